@@ -1,0 +1,1 @@
+"""Planner, simulator and proving ground for distributed transformer inference."""

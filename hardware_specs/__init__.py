@@ -1,0 +1,1 @@
+"""Units, number formats, chips, links and clusters: claimed and measured."""

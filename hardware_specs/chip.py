@@ -1,0 +1,139 @@
+"""A chip as its maker describes it: claimed figures, each with its source.
+
+No efficiency enters here; what a chip really reaches is measured or fitted elsewhere.
+"""
+
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from .dtypes import DType
+from .errors import SpecError, UnknownNameError
+from .names import index_by_name, name_key
+from .units import parse_quantity
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Figure(BaseModel):
+    """One claimed number in SI, and the key of its source."""
+
+    model_config = _STRICT
+    value: float = Field(gt=0)
+    source: str
+
+
+def _figure(unit: str) -> BeforeValidator:
+    def read(raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(raw.get("value"), str):
+            return raw | {"value": parse_quantity(raw["value"], unit)}
+        raise SpecError(f"write {{value: <number with unit in {unit}>, source: <key>}}, not {raw!r}")
+
+    return BeforeValidator(read)
+
+
+FlopRate = Annotated[Figure, _figure("flop/s")]
+ByteRate = Annotated[Figure, _figure("B/s")]
+Bytes = Annotated[Figure, _figure("B")]
+Power = Annotated[Figure, _figure("W")]
+
+
+class Torus(BaseModel):
+    """Chip-to-chip links in a 2D or 3D grid.
+
+    An axis wraps around if it is a multiple of `wrap_multiple`; where `wrap_needs_all` is set, only if all axes are.
+    """
+
+    model_config = _STRICT
+    kind: Literal["torus"] = "torus"
+    n_dims: Literal[2, 3]
+    link_bytes_per_s: ByteRate = Field(description="one link, one direction")
+    wrap_multiple: int = Field(gt=0)
+    wrap_needs_all: bool
+    small_shapes: tuple[str, ...] = Field(description="slices smaller than the grain, as 2x2x4")
+    grain: int = Field(gt=0, description="bigger slices have every axis a multiple of this")
+    max_axis: int = Field(gt=0)
+    max_chips: int = Field(gt=0)
+
+
+class Switch(BaseModel):
+    """Every chip reaches every other of its domain at full port speed (NVSwitch), or over PCIe."""
+
+    model_config = _STRICT
+    kind: Literal["switch", "pcie", "mesh"]
+    bytes_per_s: ByteRate = Field(description="one chip, one direction")
+    domain_chips: int = Field(gt=0)
+
+
+class Chip(BaseModel):
+    """One accelerator: dense peaks per format, memory, links, power."""
+
+    model_config = _STRICT
+    name: str
+    vendor: str
+    aliases: tuple[str, ...] = ()
+    sources: dict[str, str]
+    notes: str = ""
+    dense_flop_per_s: dict[str, FlopRate]
+    hbm_bytes: Bytes
+    hbm_bytes_per_s: ByteRate
+    scale_up: Torus | Switch
+    scale_out_bytes_per_s: ByteRate | None = Field(
+        default=None, description="network to other nodes, one chip, one direction, in the maker's reference system"
+    )
+    tdp_w: Power | None = None
+    n_compute_units: int | None = None
+    systolic_side: int | None = Field(default=None, gt=0, description="rows and columns of a TPU's matrix unit")
+
+    @model_validator(mode="after")
+    def _sources_are_named(self) -> "Chip":
+        figures = [*self.dense_flop_per_s.values(), self.hbm_bytes, self.hbm_bytes_per_s]
+        links = self.scale_up.link_bytes_per_s if isinstance(self.scale_up, Torus) else self.scale_up.bytes_per_s
+        for figure in (*figures, links, self.scale_out_bytes_per_s, self.tdp_w):
+            if figure is not None and figure.source not in self.sources:
+                raise SpecError(f"{self.name}: source {figure.source!r} is not in sources {sorted(self.sources)}")
+        return self
+
+    def __hash__(self) -> int:
+        """By name: the catalogue has each once."""
+        return hash(self.name)
+
+    def peak_flop_per_s(self, dtype: DType) -> float:
+        """Dense peak for matmuls in `dtype`; formats without a unit of their own run in bf16 (fp16 and bf16 alike)."""
+        peaks = self.dense_flop_per_s
+        for key in (dtype.compute, "bf16", "fp16", "fp32"):
+            if key in peaks:
+                return peaks[key].value
+        raise SpecError(f"{self.name} claims no peak for {dtype.name}; it has {sorted(peaks)}")
+
+
+def read_chip(text: str, origin: str) -> Chip:
+    """Read one chip from YAML; `origin` names the file in errors."""
+    try:
+        return Chip.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError) as error:
+        raise SpecError(f"{origin}: {error}") from error
+
+
+@cache
+def load_chips() -> dict[str, Chip]:
+    """Every chip of the catalogue by name."""
+    folder = files(__package__) / "data" / "chips"
+    chips = [read_chip(path.read_text("utf-8"), path.name) for path in folder.iterdir() if path.name.endswith(".yaml")]
+    return {chip.name: chip for chip in sorted(chips, key=lambda chip: chip.name)}
+
+
+@cache
+def _index() -> dict[str, str]:
+    return index_by_name({chip.name: chip.aliases for chip in load_chips().values()})
+
+
+def get_chip(name: str) -> Chip:
+    """Find a chip by catalogue name or alias, whatever its case, punctuation or bracketed remarks."""
+    try:
+        return load_chips()[_index()[name_key(name)]]
+    except KeyError:
+        raise UnknownNameError("chip", name, load_chips()) from None

@@ -1,0 +1,133 @@
+"""The models of the catalogue by name: one YAML file each in `data/`, and a list of those that cannot be described.
+
+::
+
+    SpecError
+    └── UnsupportedModelError  the name is known, but `Model` cannot hold the shape
+"""
+
+import re
+from functools import cache
+from importlib.resources import files
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from ..hardware_specs.errors import SpecError, UnknownNameError
+from ..hardware_specs.names import index_by_name, name_key
+from .description import Biases, Model
+
+_UNSUPPORTED_FILE = "unsupported.yaml"
+_HIDDEN, _LAYERS, _HEADS = (rf"(?P<{key}>[1-9]\d*)" for key in ("hidden", "layers", "heads"))
+_GPT_SHAPE = re.compile(rf"gpt[^()]*\(\s*h\s*=\s*{_HIDDEN}\s*,\s*L\s*=\s*{_LAYERS}\s*(?:,\s*heads\s*=\s*{_HEADS}\s*)?\)", re.IGNORECASE)
+_GPT_NAME = re.compile(rf"gpt-h{_HIDDEN}-l{_LAYERS}(?:-heads{_HEADS})?", re.IGNORECASE)
+
+
+class UnsupportedModelError(SpecError):
+    """A model known by name whose shape the description cannot hold."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} cannot be described yet: {reason}; only dense decoders with equal layers can")
+
+
+class _Unsupported(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    aliases: tuple[str, ...] = ()
+    reason: str
+
+
+def read_model(text: str, origin: str) -> Model:
+    """Read one model from YAML; `origin` names the file in errors."""
+    try:
+        return Model.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError) as error:
+        raise SpecError(f"{origin}: {error}") from error
+
+
+@cache
+def load_models() -> dict[str, Model]:
+    """Every model of the catalogue by name."""
+    folder = files(__package__) / "data"
+    paths = [path for path in folder.iterdir() if path.name.endswith(".yaml") and path.name != _UNSUPPORTED_FILE]
+    models = [read_model(path.read_text("utf-8"), path.name) for path in paths]
+    return {model.name: model for model in sorted(models, key=lambda model: model.name)}
+
+
+@cache
+def _load_unsupported() -> dict[str, _Unsupported]:
+    text = (files(__package__) / "data" / _UNSUPPORTED_FILE).read_text("utf-8")
+    entries = TypeAdapter(list[_Unsupported]).validate_python(yaml.safe_load(text))
+    return {entry.name: entry for entry in entries}
+
+
+@cache
+def _index() -> dict[str, str]:
+    described = {model.name: model.aliases for model in load_models().values()}
+    return index_by_name(described | {entry.name: entry.aliases for entry in _load_unsupported().values()})
+
+
+def gpt_model(d_model: int, n_layers: int, n_heads: int | None = None) -> Model:
+    """Describe a GPT by width and depth, as FasterTransformer times them; without `n_heads`, heads of 128.
+
+    References
+    ----------
+    [FasterTransformer] docs/gpt_guide.md, section "Performance".
+
+    Examples
+    --------
+    >>> gpt_model(6144, 44).n_heads
+    48
+    """
+    divisor = 128 if n_heads is None else n_heads
+    if divisor < 1 or d_model % divisor:
+        raise SpecError(f"h={d_model} is not a multiple of {divisor}; write e.g. 'GPT (h=6144,L=44,heads=48)'")
+    heads = d_model // 128 if n_heads is None else n_heads
+    return Model(
+        name=f"gpt-h{d_model}-l{n_layers}" + (f"-heads{heads}" if heads * 128 != d_model else ""),
+        source="NVIDIA/FasterTransformer docs/gpt_guide.md, section Performance",
+        n_layers=n_layers,
+        d_model=d_model,
+        d_ff=4 * d_model,
+        n_heads=heads,
+        n_kv_heads=heads,
+        d_head=d_model // heads,
+        vocab_size=51200,
+        max_context=2048,
+        gated=False,
+        activation="gelu",
+        block="serial",
+        norm="layernorm",
+        norm_bias=True,
+        n_norms_per_block=2,
+        positions="learned",
+        n_learned_positions=2048,
+        tied_embeddings=True,
+        biases=Biases(qkv=True, attention_out=True, ffn=True),
+        weights_dtype="fp16",
+    )
+
+
+def get_model(name: str) -> Model:
+    """Find a model by catalogue name or alias, whatever its case, punctuation, bracketed remarks or organisation.
+
+    A name such as ``GPT-20B (h=6144,L=44)``, optionally with ``,heads=48``, defines a GPT of that shape.
+
+    Examples
+    --------
+    >>> get_model("meta-llama/Llama-3.1-8B-Instruct").name
+    'llama-3.1-8b'
+
+    Raises
+    ------
+    UnsupportedModelError : the model is known, but has experts, unequal layers or the like
+    UnknownNameError : the name is in no list; names the nearest
+    """
+    if shape := _GPT_SHAPE.fullmatch(name.strip()) or _GPT_NAME.fullmatch(name.strip()):
+        return gpt_model(int(shape["hidden"]), int(shape["layers"]), int(shape["heads"]) if shape["heads"] else None)
+    known = _index().get(name_key(name)) or _index().get(name_key(name.rpartition("/")[2]))
+    if known is None:
+        raise UnknownNameError("model", name, [*load_models(), *_load_unsupported()])
+    if known in _load_unsupported():
+        raise UnsupportedModelError(known, _load_unsupported()[known].reason)
+    return load_models()[known]

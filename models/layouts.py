@@ -1,0 +1,129 @@
+"""The layouts, as data: where each tensor of a block lies at each einsum.
+
+A new layout is one entry. The collectives between the forms are derived by `reshard`, the outputs of the einsums by
+contraction. Axes are written in the order that keeps every gather at the minor end: E_x F_zy loses y, then z.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..hardware_specs.errors import UnknownNameError
+from .forms import Form, parse_form
+
+AttentionSharding = Literal["heads", "batch", "context"]
+ATTENTION_SHARDINGS: tuple[AttentionSharding, ...] = ("heads", "batch", "context")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Forms of the feed-forward part; projections that carry heads take the same with H for F.
+
+    Parameters
+    ----------
+    stored : W_in as it lies in memory (W_out is its transpose); layouts with one `stored` share one resident copy
+    used : W_in at its einsum; where it differs from `stored`, the weights are gathered
+    residual : the activations between blocks
+    entry : what W_in multiplies
+    hidden : the hidden activations where the activation function (or attention) sees them
+    exit : what W_out multiplies
+    embedding : the lookup table (V vocabulary); the unembedding is cut like W_in
+    needs_2d : the layout is another one's twin where an axis group has size 1
+    """
+
+    name: str
+    stored: Form
+    used: Form
+    residual: Form
+    entry: Form
+    hidden: Form
+    exit: Form
+    embedding: Form
+    needs_2d: bool = False
+    source: str = ""
+
+    @property
+    def token_axes(self) -> tuple[str, ...]:
+        """Axes the sequences are cut over outside attention."""
+        return self.residual.axes_of("B")
+
+    @property
+    def gathers_weights(self) -> bool:
+        """Whether the weights are moved instead of (part of) the activations."""
+        return self.stored != self.used
+
+
+def _layout(name: str, forms: str, *, needs_2d: bool, source: str) -> Layout:
+    return Layout(name, *(parse_form(text) for text in forms.split()), needs_2d, source)
+
+
+#                    stored    used      residual    entry    hidden     exit       embedding
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        _layout(
+            "ws-1d",
+            "EF_xyz    EF_xyz    BLE_xyz     BLE      BLF_xyz    BLF_xyz   VE_xyz",
+            needs_2d=False,
+            source="Pope2022 section 3.2.1",
+        ),
+        _layout(
+            "ws-1d-allreduce",
+            "EF_xyz    EF_xyz    BLE         BLE      BLF_xyz    BLF_xyz   V_xyzE",
+            needs_2d=False,
+            source="Shoeybi2019 section 3",
+        ),
+        _layout(
+            "ws-1d-sequence",
+            "EF_xyz    EF_xyz    BL_xyzE     BLE      BLF_xyz    BLF_xyz   V_xyzE",
+            needs_2d=False,
+            source="Korthikanti2022 section 4.2.2",
+        ),
+        _layout(
+            "ws-2d",
+            "E_xF_zy   E_xF_zy   BLE_xyz     BLE_x    BLF_zyx    BLF_zy   VE_xyz",
+            needs_2d=True,
+            source="Pope2022 section 3.2.2",
+        ),
+        _layout(
+            "wg-x",
+            "E_xF_zy   EF_zy     B_xLE_zy    B_xLE    B_xLF_zy   B_xLF_zy   VE_xyz",
+            needs_2d=True,
+            source="Pope2022 section 3.2.3, appendix A.2",
+        ),
+        _layout(
+            "wg-xy",
+            "E_xF_zy   EF_z      B_xyLE_z    B_xyLE   B_xyLF_z   B_xyLF_z   VE_xyz",
+            needs_2d=True,
+            source="Pope2022 section 3.2.3, appendix A.2",
+        ),
+        _layout(
+            "wg-xyz",
+            "E_xF_zy   EF        B_xyzLE     B_xyzLE  B_xyzLF    B_xyzLF   VE_xyz",
+            needs_2d=True,
+            source="Pope2022 section 3.2.3, appendix A.2",
+        ),
+    )
+}
+
+
+def get_layout(name: str) -> Layout:
+    """Find a feed-forward layout by name."""
+    if name not in LAYOUTS:
+        raise UnknownNameError("layout", name, LAYOUTS)
+    return LAYOUTS[name]
+
+
+def parse_layout_pair(text: str) -> tuple[str, AttentionSharding | None]:
+    """Split ``ws-2d/batch`` into the feed-forward layout and the attention sharding (None where it is left open).
+
+    >>> parse_layout_pair("ws-2d/batch"), parse_layout_pair("wg-xyz")
+    (('ws-2d', 'batch'), ('wg-xyz', None))
+    """
+    ffn, _, attention = text.strip().partition("/")
+    get_layout(ffn)
+    if not attention:
+        return ffn, None
+    for known in ATTENTION_SHARDINGS:
+        if attention == known:
+            return ffn, known
+    raise UnknownNameError("attention sharding", attention, ATTENTION_SHARDINGS)

@@ -1,0 +1,336 @@
+"""From a model and a layout to the sharded program.
+
+The lowering says which einsums there are and in which form each needs its operands. Every collective comes out of
+`reshard`; those of one kind over the same axes at the same moment are one launch.
+"""
+
+from functools import lru_cache
+
+from .description import Model
+from .forms import AXES, Form, parse_form, without_axes
+from .layouts import AttentionSharding, Layout, get_layout
+from .program import (
+    Append,
+    Attention,
+    Collective,
+    Matmul,
+    Pointwise,
+    Role,
+    SendRecv,
+    ShardedProgram,
+    Step,
+    Tensor,
+)
+from .reshard import reshard
+
+
+class _Builder:
+    """Collects steps and keeps the form each tensor has by now."""
+
+    def __init__(self, *, looped: bool) -> None:
+        self.steps: list[Step] = []
+        self._looped = looped
+
+    def bring(self, wanted: list[tuple[Tensor, Form]], *, partner: str | None = None) -> list[Tensor]:
+        """Add the moves that bring every tensor to its form; moves alike are fused into one collective."""
+        queues = [[move for move in reshard(tensor.form, form) if move.kind != "slice"] for tensor, form in wanted]
+        while any(queues):
+            head = next(queue[0] for queue in queues if queue)
+            fused = [i for i, q in enumerate(queues) if q and (q[0].kind, q[0].axes) == (head.kind, head.axes)]
+            moves = [queues[i].pop(0) for i in fused]
+            names = "+".join(wanted[i][0].name for i in fused)
+            self.steps.append(
+                Collective(
+                    name=f"{head.kind} {names}",
+                    kind=head.kind,
+                    axes=head.axes,
+                    tensors=tuple(_at(wanted[i][0], move.before) for i, move in zip(fused, moves, strict=True)),
+                    after=tuple(move.after for move in moves),
+                    partner=partner,
+                    looped=self._looped and partner is not None and all(wanted[i][0].role == "weight" for i in fused),
+                )
+            )
+        return [_at(tensor, form) for tensor, form in wanted]
+
+    def matmul(self, name: str, pairs: list[tuple[Tensor, Tensor]], outs: tuple[str, ...]) -> list[Tensor]:
+        """One einsum over `pairs` of (x, weight). As many `outs` as pairs; one `out` for all sums the products."""
+        made = [Tensor(name=out, form=contract(x.form, w.form), copies=w.copies) for (x, w), out in zip(pairs, outs, strict=False)]
+        xs = tuple(dict.fromkeys(x for x, _ in pairs))
+        self.steps.append(Matmul(name=name, x=xs, weights=tuple(w for _, w in pairs), outs=tuple(made)))
+        return made
+
+    def pointwise(self, name: str, reads: list[Tensor], writes: list[Tensor]) -> None:
+        self.steps.append(Pointwise(name=name, reads=tuple(reads), writes=tuple(writes)))
+
+
+def _at(tensor: Tensor, form: Form) -> Tensor:
+    return Tensor(name=tensor.name, form=form, role=tensor.role, copies=tensor.copies)
+
+
+def contract(x: Form, w: Form) -> Form:
+    """The form of the einsum of activations `x` and weight `w` over the dimensions they share.
+
+    >>> str(contract(parse_form("BLE_x"), parse_form("E_xF_zy")))
+    'BLF_zy{x}'
+    """
+    shared = [dim for dim in w.letters if dim in x.letters]
+    for dim in shared:
+        if x.axes_of(dim) != w.axes_of(dim):
+            raise AssertionError(f"einsum of {x} and {w}: {dim} lies differently in the two")
+    kept = tuple(item for item in x.dims if item[0] not in shared)
+    new = tuple(item for item in w.dims if item[0] not in shared)
+    partial = tuple(axis for dim in shared for axis in w.axes_of(dim))
+    return Form(kept + new, partial)
+
+
+def _transposed(weight: Form) -> Form:
+    """W_out from W_in: E moves to the end."""
+    return Form((*weight.dims[1:], weight.dims[0]))
+
+
+class _Forms:
+    """The declared forms of one layout, with the batch and the heads cut as far as they really are."""
+
+    def __init__(
+        self, model: Model, layout: Layout, attention: AttentionSharding, batch_axes: tuple[str, ...], head_axes: tuple[str, ...]
+    ) -> None:
+        self.layout = layout
+        self._batch_axes, self._head_axes = batch_axes, head_axes
+        self._kv_axes = () if model.n_kv_heads == 1 else head_axes
+        self.residual = self.tokens(layout.residual)
+        self.entry = self.tokens(layout.entry)
+        self.hidden = self.tokens(layout.hidden)
+        self.exit = self.tokens(layout.exit)
+        self.q = self._attention_form(attention, "H", "L", head_axes)
+        self.cache = self._attention_form(attention, "K", "S", self._kv_axes)
+        self.kv = self._attention_form("heads" if attention == "context" else attention, "K", "L", self._kv_axes)
+        if attention == "context":
+            self.kv = without_axes(self.kv, "K", ())
+
+    def tokens(self, form: Form) -> Form:
+        """`form` with B cut over the axes that divide the batch."""
+        return without_axes(form, "B", self._batch_axes)
+
+    def per_head(self, form: Form, dim: str) -> Form:
+        """`form` with heads (`dim` H or K) and d_head Q in the place of F."""
+        axes = self._head_axes if dim == "H" else self._kv_axes
+        dims: list[tuple[str, tuple[str, ...]]] = []
+        for letter, held in form.dims:
+            dims += [(dim, tuple(a for a in held if a in axes)), ("Q", ())] if letter == "F" else [(letter, held)]
+        return Form(tuple(dims), form.partial)
+
+    def _attention_form(self, attention: AttentionSharding, dim: str, positions: str, axes: tuple[str, ...]) -> Form:
+        """Queries (dim H, positions L) or cached keys and values (K, S) during attention."""
+        token_axes = self.residual.axes_of("B")
+        batch: tuple[str, ...] = token_axes
+        cut: dict[str, tuple[str, ...]] = {dim: (), positions: ()}
+        if attention == "heads":
+            cut[dim] = tuple(a for a in self.layout.hidden.axes_of("F") if a in axes)
+        elif attention == "batch":
+            batch = tuple(a for a in AXES if a in self._batch_axes)
+        elif positions == "S":
+            cut["S"] = tuple(a for a in AXES if a not in self.layout.token_axes)
+        order = ("B", positions, dim, "Q")
+        return Form(tuple((d, batch if d == "B" else cut.get(d, ())) for d in order))
+
+
+class _Lowering:
+    """Builds the parts of one program."""
+
+    def __init__(self, model: Model, layout: Layout, forms: _Forms, *, looped: bool) -> None:
+        self.model, self.layout, self.forms, self.looped = model, layout, forms, looped
+        up = 2 if model.gated else 1
+        stored, out = layout.stored, _transposed(layout.stored)
+        per_head = forms.per_head
+        self.weights = {
+            "w_in": Tensor(name="w_in", form=stored, role="weight", copies=up),
+            "w_out": Tensor(name="w_out", form=out, role="weight"),
+            "w_q": Tensor(name="w_q", form=per_head(stored, "H"), role="weight"),
+            "w_kv": Tensor(name="w_kv", form=per_head(stored, "K"), role="weight", copies=2),
+            "w_o": Tensor(name="w_o", form=per_head(out, "H"), role="weight"),
+        }
+
+    def block(self) -> tuple[Step, ...]:
+        """One layer."""
+        residual = Tensor(name="residual", form=self.forms.residual)
+        b = _Builder(looped=self.looped)
+        if self.model.block == "parallel":
+            x = self._normed(b, residual, "", "project")
+            q, kv, h = self._project(b, x, ("w_q", "w_kv", "w_in"), "project", ("q", "kv", "hidden"))
+            o = self._attend(b, q, kv)
+            h = self._activate(b, h)
+            self._merge(b, [(o, "w_o"), (h, "w_out")], "merge", residual)
+        else:
+            x = self._normed(b, residual, "attention ", "project")
+            q, kv = self._project(b, x, ("w_q", "w_kv"), "project", ("q", "kv"))
+            o = self._attend(b, q, kv)
+            self._merge(b, [(o, "w_o")], "attention out", residual)
+            x = self._normed(b, residual, "ffn ", "ffn in")
+            (h,) = self._project(b, x, ("w_in",), "ffn in", ("hidden",))
+            h = self._activate(b, h)
+            self._merge(b, [(h, "w_out")], "ffn out", residual)
+        return tuple(b.steps)
+
+    def _weight(self, b: _Builder, names: tuple[str, ...], partner: str) -> list[Tensor]:
+        """The weights as their einsum takes them; gathered in one collective if the layout says so."""
+        used, out = self.layout.used, _transposed(self.layout.used)
+        per_head = self.forms.per_head
+        goal = {
+            "w_in": used,
+            "w_out": out,
+            "w_q": per_head(used, "H"),
+            "w_kv": per_head(used, "K"),
+            "w_o": per_head(out, "H"),
+        }
+        return b.bring([(self.weights[name], goal[name]) for name in names], partner=partner)
+
+    def _normed(self, b: _Builder, residual: Tensor, which: str, partner: str) -> Tensor:
+        """Norm where E is least cut: in the residual's form if E is whole there, else gathered to the entry's.
+
+        What is still cut there has its statistics (N: the sum of squares, for layernorm also the sum) added up.
+        """
+        whole = not residual.form.axes_of("E")
+        goal = residual.form if whole else self._entry(residual)
+        (x,) = b.bring([(Tensor(name=f"{which}normed", form=residual.form), goal)], partner=partner)
+        axes = goal.axes_of("E")
+        if axes:
+            dims = (*(item for item in goal.dims if item[0] != "E"), ("N", ()))
+            partial = Tensor(name=f"{which}norm statistics", form=Form(dims, axes), role="statistic")
+            b.bring([(partial, Form(dims))])
+        b.pointwise(f"{which}norm", [x], [x])
+        return x
+
+    def _entry(self, residual: Tensor) -> Form:
+        """The entry's form for what has the residual's dimensions."""
+        return Form(tuple(item for item in self.forms.entry.dims if item[0] in residual.form.letters))
+
+    def _project(
+        self, b: _Builder, x: Tensor, names: tuple[str, ...], name: str, outs: tuple[str, ...]
+    ) -> list[Tensor]:
+        """Enter the tensor-parallel region: gather x, multiply, and sum what is partial into the declared forms."""
+        weights = self._weight(b, names, name)
+        (x,) = b.bring([(x, self.forms.entry)], partner=name)
+        made = b.matmul(name, [(x, w) for w in weights], outs)
+        goal = {
+            "q": self.forms.per_head(self.forms.hidden, "H"),
+            "kv": self.forms.kv,
+            "hidden": self.forms.hidden,
+        }
+        return b.bring([(tensor, goal[tensor.name]) for tensor in made], partner=name)
+
+    def _attend(self, b: _Builder, q: Tensor, kv: Tensor) -> Tensor:
+        """Rotate, append, exchange, attend, exchange back."""
+        if self.model.positions == "rope":
+            b.pointwise("rotate", [q, kv], [q, kv])
+        b.steps.append(Append(name="append", new=Tensor(name="kv", form=kv.form, role="kv", copies=2)))
+        home = q.form
+        (q,) = b.bring([(q, self.forms.q)])
+        cache = self.cache()
+        out = Tensor(name="mixed", form=Form(q.form.dims, cache.form.axes_of("S")))
+        b.steps.append(Attention(name="attention", q=q, cache=cache, out=out))
+        (out,) = b.bring([(out, home)])
+        return out
+
+    def _activate(self, b: _Builder, h: Tensor) -> Tensor:
+        activated = Tensor(name="activated", form=h.form)
+        b.pointwise("activation", [h], [activated])
+        return activated
+
+    def _merge(self, b: _Builder, parts: list[tuple[Tensor, str]], name: str, residual: Tensor) -> None:
+        """Leave the tensor-parallel region: multiply, add equal partial sums, reduce once, add the residual."""
+        weights = self._weight(b, tuple(weight for _, weight in parts), name)
+        exits = [self.forms.exit if weight == "w_out" else self.forms.per_head(self.forms.exit, "H") for _, weight in parts]
+        xs = b.bring([(x, form) for (x, _), form in zip(parts, exits, strict=True)], partner=name)
+        made = b.matmul(name, list(zip(xs, weights, strict=True)), ("update",) * len(parts))
+        updates = b.bring([(tensor, residual.form) for tensor in dict.fromkeys(made)], partner=name)
+        b.pointwise(f"{name} add", [residual, *updates], [residual])
+
+    def cache(self) -> Tensor:
+        return Tensor(name="cache", form=self.forms.cache, role="kv", copies=2)
+
+    def embedding(self) -> Tensor:
+        return Tensor(name="embedding", form=self.layout.embedding, role="weight")
+
+    def unembedding(self) -> Tensor:
+        """The output matrix, cut like W_in with the vocabulary in the place of F."""
+        stored = self.layout.stored
+        form = Form((("E", stored.axes_of("E")), ("V", stored.axes_of("F"))))
+        return Tensor(name="unembedding", form=form, role="weight")
+
+    def tables(self) -> tuple[Tensor, ...]:
+        """Embedding and unembedding; a tied pair is one copy only where both lie alike."""
+        one = self.model.tied_embeddings and _transposed(self.unembedding().form) == self.embedding().form
+        return (self.embedding(),) if one else (self.embedding(), self.unembedding())
+
+    def embed(self) -> tuple[Step, ...]:
+        """Look up what this chip's part of the table holds; where the vocabulary is cut, the parts are summed."""
+        b = _Builder(looped=self.looped)
+        table = self.embedding().form
+        found = Form((("B", ()), ("L", ()), ("E", table.axes_of("E"))), table.axes_of("V"))
+        rows = Tensor(name="embedded", form=found)
+        b.pointwise("embed", [rows], [rows])
+        b.bring([(rows, self.forms.residual)])
+        return tuple(b.steps)
+
+    def unembed(self) -> tuple[Step, ...]:
+        """Final norm of each sequence's last position, vocabulary-parallel logits, greedy choice over the shards."""
+        b = _Builder(looped=self.looped)
+        dims = tuple(item for item in self.forms.residual.dims if item[0] != "L")
+        last = Tensor(name="last", form=Form(dims))
+        if self.model.final_norm:
+            last = self._normed(b, last, "final ", "logits")
+        weight = self.unembedding()
+        table = weight.form
+        (last,) = b.bring([(last, Form((("B", ()), ("E", table.axes_of("E")))))])
+        (logits,) = b.matmul("logits", [(last, weight)], ("logits",))
+        cut = (*table.axes_of("V"), *table.axes_of("E"))
+        (logits,) = b.bring([(logits, Form((("B", ()), ("V", cut))))])
+        b.pointwise("sample", [logits], [])
+        # C: each shard's best value and its index, two numbers
+        best = Tensor(name="best", form=Form((("B", ()), ("C", cut))), role="logit", copies=2)
+        b.bring([(best, Form((("B", ()), ("C", ()))))])
+        return tuple(b.steps)
+
+
+@lru_cache(maxsize=1024)
+def lower(
+    model: Model,
+    layout: str,
+    attention: AttentionSharding,
+    *,
+    batch_axes: tuple[str, ...] = AXES,
+    head_axes: tuple[str, ...] = AXES,
+    looped: bool = False,
+) -> ShardedProgram:
+    """Lower one layout of one model to a sharded program.
+
+    Parameters
+    ----------
+    layout, attention : names of DESIGN section 5: ``ws-2d``, ``batch``
+    batch_axes : the axes that divide the batch (a prefix of x, y, z); forms that cut B over others leave it whole there
+    head_axes : the axes the heads are cut over, padded where they do not divide
+    looped : collectives run as rounds beside the matmul that makes or uses what they carry (looped CollectiveEinsum)
+
+    References
+    ----------
+    [Pope2022] sections 3.2 to 3.5.
+    """
+    declared = get_layout(layout)
+    forms = _Forms(model, declared, attention, batch_axes, head_axes)
+    made = _Lowering(model, declared, forms, looped=looped)
+    residual = Tensor(name="residual", form=forms.residual)
+    return ShardedProgram(
+        model=model,
+        layout=declared,
+        attention=attention,
+        batch_axes=batch_axes,
+        head_axes=head_axes,
+        looped=looped,
+        first=made.embed(),
+        block=made.block(),
+        last=made.unembed(),
+        handover=(SendRecv(name="send", tensor=residual),),
+        block_weights=tuple(made.weights.values()),
+        end_weights=made.tables(),
+        cache=made.cache(),
+    )

@@ -1,0 +1,116 @@
+"""The sharded program: the forward pass of one chip of one pipeline stage, as steps over tensors with forms.
+
+Cost, memory, execution and pictures all read this object; none of them knows a layout.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .description import Model
+from .forms import Form
+from .layouts import AttentionSharding, Layout
+from .reshard import CollectiveKind
+
+Role = Literal["activation", "weight", "kv", "statistic", "logit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """A named tensor and how it lies; `copies` of the same form travel and are stored together (gate and up, K and V)."""
+
+    name: str
+    form: Form
+    role: Role = "activation"
+    copies: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matmul:
+    """One einsum of `x` with one or more weights side by side; its outputs are sliced free."""
+
+    name: str
+    x: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]
+    outs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Scores, softmax and mix of `q` over the cache; `out` is a partial sum over the axes the cache's S is cut over."""
+
+    name: str
+    q: Tensor
+    cache: Tensor
+    out: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pointwise:
+    """Norms, activation functions, rotations, sums: memory traffic and no matmul."""
+
+    name: str
+    reads: tuple[Tensor, ...]
+    writes: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Write the new K and V into the cache."""
+
+    name: str
+    new: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """One collective over mesh `axes` that takes each of `tensors` to the form beside it.
+
+    `partner` names the matmul it can overlap with: the one that makes what it sends or uses what it brings. A `looped`
+    collective runs beside its partner in rounds of one shard each, so what it gathers never lies whole in memory.
+    """
+
+    name: str
+    kind: CollectiveKind
+    axes: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+    after: tuple[Form, ...]
+    partner: str | None = None
+    looped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendRecv:
+    """Hand the activations to the next pipeline stage."""
+
+    name: str
+    tensor: Tensor
+
+
+Step = Matmul | Attention | Pointwise | Append | Collective | SendRecv
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardedProgram:
+    """One forward pass: `first`, then every layer's `block`, then `last`, with `handover` between pipeline stages.
+
+    Parameters
+    ----------
+    batch_axes : the axes the batch is really cut over where a form says so: the longest prefix that divides it
+    head_axes : the axes the heads are cut over
+    block_weights, end_weights : what lies in memory: per layer, and embedding and unembedding once
+    cache : the KV cache of one layer, K and V (copies=2)
+    """
+
+    model: Model
+    layout: Layout
+    attention: AttentionSharding
+    batch_axes: tuple[str, ...]
+    head_axes: tuple[str, ...]
+    looped: bool
+    first: tuple[Step, ...]
+    block: tuple[Step, ...]
+    last: tuple[Step, ...]
+    handover: tuple[Step, ...]
+    block_weights: tuple[Tensor, ...]
+    end_weights: tuple[Tensor, ...]
+    cache: Tensor

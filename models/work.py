@@ -1,0 +1,167 @@
+"""What each step of a program does on one chip: flop, bytes by kind, and bytes on the wire.
+
+The cost model, the kernels and the executor all read these; there is no second formula for any of them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..hardware_specs.dtypes import DType
+from .program import Append, Attention, Collective, Matmul, Pointwise, SendRecv, Step, Tensor
+from .sizes import Array, Sizes, ceil_div
+
+# Bytes of a number that is summed or compared in full precision: norm statistics, logits and their indices.
+_FULL_PRECISION_BYTES = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formats:
+    """Number formats of what lies in memory and of what travels."""
+
+    weights: DType
+    activations: DType
+    kv: DType
+
+    def bytes_of(self, role: str) -> float:
+        """Bytes of one element of a tensor by its role."""
+        sizes = {"activation": self.activations, "weight": self.weights, "kv": self.kv}
+        return sizes[role].bytes_per_element if role in sizes else _FULL_PRECISION_BYTES
+
+    @property
+    def matmul(self) -> DType:
+        """The format matmuls run in: 8- and 4-bit floats as they are, integer weights are widened to the activations."""
+        return self.weights if self.weights.compute in ("fp8", "fp4") else self.activations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One step on one chip, each (...) arrays.
+
+    `flop` counts multiply and add apart. `sent_bytes` leave the chip, `full_bytes` is the tensor as the collective's
+    formula knows it (the gathered output, the input of a reduction): sent = (K-1)/K x full.
+    """
+
+    flop: Array = 0.0
+    weight_bytes: Array = 0.0
+    kv_bytes: Array = 0.0
+    activation_bytes: Array = 0.0
+    full_bytes: Array = 0.0
+    sent_bytes: Array = 0.0
+    n_rows: Array = 0.0
+
+    @property
+    def hbm_bytes(self) -> Array:
+        """All HBM traffic."""
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes
+
+
+def tensor_bytes(tensors: Iterable[Tensor], sizes: Sizes, formats: Formats) -> Array:
+    """Bytes of some tensors on one chip."""
+    return sum((sizes.total(t) * formats.bytes_of(t.role) for t in tensors), start=0.0)
+
+
+def step_work(step: Step, sizes: Sizes, formats: Formats, *, materialised_scores: bool = False) -> Work:
+    """Work of one step on one chip.
+
+    Parameters
+    ----------
+    materialised_scores : attention writes its scores to HBM and computes masked ones too, as before flash attention
+
+    References
+    ----------
+    [Pope2022] section 2 and appendix A.1; [Dao2022] for attention that keeps its scores on chip.
+    """
+    match step:
+        case Matmul():
+            return _matmul(step, sizes, formats)
+        case Attention():
+            return _attention(step, sizes, formats, materialised_scores=materialised_scores)
+        case Pointwise():
+            return Work(activation_bytes=tensor_bytes((*step.reads, *step.writes), sizes, formats))
+        case Append():
+            return Work(kv_bytes=tensor_bytes((step.new,), sizes, formats))
+        case Collective():
+            return _collective(step, sizes, formats)
+        case SendRecv():
+            moved = tensor_bytes((step.tensor,), sizes, formats)
+            return Work(full_bytes=moved, sent_bytes=moved)
+
+
+def _matmul(step: Matmul, sizes: Sizes, formats: Formats) -> Work:
+    """2mkn for each weight: rows are the tokens of x on this chip."""
+    rows = Tensor(name="rows", form=type(step.x[0].form)(tuple(d for d in step.x[0].form.dims if d[0] in ("B", "L"))))
+    n_rows = sizes.total(rows)
+    n_weights = sum((sizes.total(w) for w in step.weights), start=0.0)
+    return Work(
+        flop=2.0 * n_rows * n_weights,
+        weight_bytes=n_weights * formats.weights.bytes_per_element,
+        activation_bytes=tensor_bytes((*step.x, *step.outs), sizes, formats),
+        n_rows=n_rows,
+    )
+
+
+def tiled_weights(step: Matmul, sizes: Sizes, side: int) -> Array:
+    """Elements of a matmul's weights once both sides of each are filled up to whole tiles of `side`."""
+    total: Array = 0.0
+    for weight in step.weights:
+        inner, outer = 1.0, 1.0
+        for dim, axes in weight.form.dims:
+            if any(dim in x.form.letters for x in step.x):
+                inner = inner * sizes.local(0, dim, axes)
+            else:
+                outer = outer * sizes.local(0, dim, axes)
+        total = total + weight.copies * ceil_div(inner, side) * ceil_div(outer, side) * side**2
+    return total
+
+
+def _attention(step: Attention, sizes: Sizes, formats: Formats, *, materialised_scores: bool) -> Work:
+    """Scores and mix: 2 x 2 x (query, key) pairs x heads x d_head; K and V are read once."""
+    pairs: Array = 0.0
+    for g, group in enumerate(sizes.groups):
+        queries = sizes.local(g, "B", step.q.form.axes_of("B")) * sizes.local(g, "L", step.q.form.axes_of("L"))
+        keys = sizes.local(g, "S", step.cache.form.axes_of("S"))
+        if not materialised_scores:
+            keys = keys * visible_share(group.new_tokens, group.past_tokens)
+        pairs = pairs + queries * keys * sizes.local(g, "H", step.q.form.axes_of("H"))
+    # written by the first einsum, read and written by the softmax, read by the second
+    score_bytes = 4.0 * formats.activations.bytes_per_element * pairs if materialised_scores else 0.0
+    return Work(
+        flop=4.0 * pairs * sizes.local(0, "Q", ()),
+        kv_bytes=tensor_bytes((step.cache,), sizes, formats),
+        activation_bytes=tensor_bytes((step.q, step.out), sizes, formats) + score_bytes,
+    )
+
+
+def visible_share(new_tokens: Array, past_tokens: Array) -> Array:
+    """Share of the (query, key) pairs that the causal mask lets through.
+
+    >>> visible_share(1.0, 2047.0), visible_share(4.0, 0.0)
+    (1.0, 0.625)
+    """
+    return (past_tokens + (new_tokens + 1.0) / 2.0) / (past_tokens + new_tokens)
+
+
+def _collective(step: Collective, sizes: Sizes, formats: Formats) -> Work:
+    """Bytes of a collective over K chips; all_reduce counts as reduce_scatter then all_gather.
+
+    References
+    ----------
+    [Pope2022] appendix A.1: D (K-1)/K per chip, D the gathered output or the reduced input; [Chan2007].
+    """
+    k = sizes.shards(step.axes)
+    before = tensor_bytes(step.tensors, sizes, formats)
+    after = tensor_bytes((_moved(t, step, i) for i, t in enumerate(step.tensors)), sizes, formats)
+    full = {
+        "all_gather": k * before,
+        "reduce_scatter": k * after,
+        "all_reduce": 2.0 * before,
+        "all_to_all": np.maximum(before, after),
+        "permute": before,
+    }[step.kind]
+    return Work(full_bytes=full, sent_bytes=full * (k - 1.0) / k)
+
+
+def _moved(tensor: Tensor, step: Collective, i: int) -> Tensor:
+    return Tensor(name=tensor.name, form=step.after[i], role=tensor.role, copies=tensor.copies)

@@ -1,0 +1,1 @@
+"""What a sharded program costs, and how it serves."""

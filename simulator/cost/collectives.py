@@ -1,0 +1,69 @@
+"""Time of a collective over mesh axes: latency of its hops, and volume over the wires of those axes."""
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+
+from ...models.reshard import CollectiveKind
+from ...models.sizes import Array
+from .constants import Constants
+from .machine import AxisArrays, Machine
+
+
+def _product(values: Sequence[Array]) -> Array:
+    return reduce(np.multiply, values, 1.0)
+
+
+def _inside_rate(links: Sequence[AxisArrays], machine: Machine, *, axes_at_once: bool) -> Array:
+    """Rate inside the fast domain: all torus axes at once, or one ring; axes behind one port share it either way."""
+    if machine.shared_port or not axes_at_once:
+        return reduce(np.maximum, [axis.ring_bytes_per_s for axis in links], 1.0)
+    return reduce(np.add, [axis.inner_bytes_per_s for axis in links], 0.0)
+
+
+def collective_time_s(
+    kind: CollectiveKind,
+    axes: tuple[str, ...],
+    full_bytes: Array,
+    machine: Machine,
+    *,
+    efficiency: float,
+    axes_at_once: bool,
+) -> Array:
+    r"""Time the wires of `axes` are busy with one collective, without its latency.
+
+    .. math:: t = \max\left(\frac{D (K_i-1)/K_i}{\beta_i},\; \frac{D/K_i\,(K_o-1)/K_o}{\beta_o}\right) / \eta
+
+    over the K_i chips inside the fast domain and the K_o domains along the axes. An all_to_all has
+    D (K_i-1)/(K_i K_o) inside and D (K_o-1)/K_o across; inside it is bound by injection or bisection.
+
+    Parameters
+    ----------
+    full_bytes : (...) D of `models.work.Work`
+    efficiency : share of the links' rate that is reached
+    axes_at_once : a collective over several torus axes uses the links of all of them together, else those of one
+
+    References
+    ----------
+    [Pope2022] appendix A.1; [Chan2007] for the bandwidth terms.
+    """
+    links = [machine.axes[axis] for axis in axes]
+    inner, outer = _product([axis.inner for axis in links]), _product([axis.outer for axis in links])
+    rate = np.maximum(_inside_rate(links, machine, axes_at_once=axes_at_once), 1.0)
+    if kind in ("all_to_all", "permute"):
+        rate = reduce(np.minimum, [axis.exchange_bytes_per_s for axis in links], rate)
+        inside, across = (inner - 1.0) / (inner * outer), (outer - 1.0) / outer
+    else:
+        inside, across = (inner - 1.0) / inner, (outer - 1.0) / (outer * inner)
+    network = reduce(np.minimum, [axis.outer_bytes_per_s for axis in links])
+    return full_bytes * np.maximum(inside / rate, across / network) / efficiency
+
+
+def collective_latency_s(kind: CollectiveKind, axes: tuple[str, ...], machine: Machine, constants: Constants) -> Array:
+    """Launch and hops of one collective; nothing where the group is one chip. An all_reduce passes its hops twice."""
+    links = [machine.axes[axis] for axis in axes]
+    size = _product([np.multiply(axis.inner, axis.outer) for axis in links])
+    hops = reduce(np.add, [axis.inner_hops for axis in links], 0.0)
+    passes = 2.0 if kind == "all_reduce" else 1.0
+    return np.where(np.greater(size, 1.0), constants.collective_launch_s + passes * hops * constants.hop_s, 0.0)

@@ -1,0 +1,135 @@
+"""Names in the catalogue: every one resolves, to one model, or is refused with a reason."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from shardwise.hardware_specs.dtypes import parse_dtype
+from shardwise.hardware_specs.errors import SpecError, UnknownNameError
+from shardwise.models.catalogue import UnsupportedModelError, get_model, gpt_model, load_models, read_model
+
+MODELS = list(load_models().values())
+NOT_END_TO_END = ("kernel_", "prices")
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_every_name_and_alias_resolves_to_its_model(model) -> None:
+    for name in (model.name, model.name.upper(), model.name.replace("-", " "), *model.aliases):
+        assert get_model(name) is model
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_every_file_is_complete_and_consistent(model) -> None:
+    assert model.source
+    assert parse_dtype(model.weights_dtype).name == model.weights_dtype
+    assert (model.positions == "learned") == (model.n_learned_positions > 0)
+    assert model.max_context is None or model.positions != "learned" or model.max_context <= model.n_learned_positions
+    assert (model.n_params_published is None) == (not model.n_params_published_source)
+    assert model.n_params_nominal is not None
+    assert not (model.norm == "rmsnorm" and model.norm_bias)
+    assert model.n_norms_per_block == 2 or model.block == "parallel"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("PaLM 540B", "palm-540b"),
+        ("PaLM 540B (published)", "palm-540b"),
+        ("MT-NLG 530B", "mt-nlg-530b"),
+        ("meta-llama/Meta-Llama-3-8B", "llama-3-8b"),
+        ("nvidia/Llama-3.1-8B-Instruct-FP8", "llama-3.1-8b"),
+        ("Llama 3.3 70B", "llama-3.1-70b"),
+        ("neuralmagic_Llama-2-7b-chat-hf-FP8", "llama-2-7b"),
+        ("bigscience/bloom", "bloom-176b"),
+        ("GPTJ 6B", "gpt-j-6b"),
+        ("nvidia/Qwen3-32B-NVFP4", "qwen3-32b"),
+    ],
+)
+def test_names_as_others_write_them(text: str, name: str) -> None:
+    assert get_model(text).name == name
+
+
+@pytest.mark.parametrize("text", ["mistralai/Mixtral-8x7B-v0.1", "DeepSeek-R1/V3", "Qwen/Qwen3.5-397B-A17B", "Deci/DeciLM-7B"])
+def test_a_model_beyond_the_description_is_refused_with_the_reason(text: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"cannot be described yet: .*(experts|differs by layer)"):
+        get_model(text)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"no model 'llama-3.1-71b'; did you mean .*llama-3.1-70b"):
+        get_model("llama-3.1-71b")
+
+
+@pytest.mark.parametrize("text", ["GPT-20B (h=6144,L=44)", "GPT (h=6144, L=44, heads=48)", "gpt-h6144-l44"])
+def test_a_bracketed_shape_defines_a_gpt(text: str) -> None:
+    # FasterTransformer docs/gpt_guide.md, Performance of GPT-20B: 48 heads of 128, 44 layers, vocabulary 51200.
+    model = get_model(text)
+    assert model == gpt_model(6144, 44)
+    assert (model.name, model.n_heads, model.d_head, model.d_ff, model.vocab_size) == ("gpt-h6144-l44", 48, 128, 24576, 51200)
+
+
+def test_a_bracketed_shape_may_name_the_heads() -> None:
+    # FasterTransformer docs/gpt_guide.md, Performance of GPT-1.3B: 32 heads of 64, 24 layers.
+    model = get_model("GPT-1.3B (h=2048,L=24,heads=32)")
+    assert (model.name, model.n_heads, model.d_head) == ("gpt-h2048-l24-heads32", 32, 64)
+    assert get_model(model.name) == model
+
+
+@pytest.mark.parametrize(("text", "divisor"), [("GPT (h=6000,L=44)", 128), ("GPT (h=6144,L=44,heads=50)", 50)])
+def test_a_bracketed_shape_whose_heads_do_not_fit_is_refused(text: str, divisor: int) -> None:
+    with pytest.raises(SpecError, match=f"is not a multiple of {divisor}"):
+        get_model(text)
+
+
+def test_a_misspelt_field_is_refused_with_the_file_it_stands_in() -> None:
+    with pytest.raises(SpecError, match=r"(?s)mine\.yaml.*n_layer\b"):
+        read_model("{name: mine, n_layer: 3}", "mine.yaml")
+
+
+def test_every_model_of_the_measurements_resolves_or_is_known_to_be_unsupported(shared_dir: Path) -> None:
+    unknown = set()
+    for path in (shared_dir / "measured").glob("*.csv"):
+        if path.name.startswith(NOT_END_TO_END):
+            continue
+        with path.open(newline="") as file:
+            names = {row["model"] for row in csv.DictReader(file)}
+        for name in names:
+            try:
+                get_model(name)
+            except UnsupportedModelError:
+                continue
+            except UnknownNameError:
+                unknown.add((path.name, name))
+    assert not unknown
+
+
+# Fields of config.json under their several names, and how the description calls them.
+CONFIG_FIELDS = {
+    "n_layers": ("num_hidden_layers", "n_layer", "n_layers"),
+    "d_model": ("hidden_size", "n_embd", "d_model"),
+    "d_ff": ("intermediate_size",),
+    "n_heads": ("num_attention_heads", "n_head", "n_heads"),
+    "n_kv_heads": ("num_key_value_heads",),
+    "d_head": ("head_dim",),
+    "vocab_size": ("vocab_size",),
+    "max_context": ("max_position_embeddings", "n_positions"),
+    "tied_embeddings": ("tie_word_embeddings",),
+}
+
+
+def test_shapes_equal_those_of_the_config_files(shared_dir: Path) -> None:
+    n_compared = 0
+    for path in (shared_dir / "hf_configs").glob("*--*.json"):
+        try:
+            model = get_model(path.stem.replace("--", "/"))
+        except SpecError:
+            continue
+        config = json.loads(path.read_text())
+        for field, keys in CONFIG_FIELDS.items():
+            for key in keys:
+                if config.get(key) is not None:
+                    assert (field, getattr(model, field)) == (field, config[key]), path.name
+                    n_compared += 1
+    assert n_compared > 100

@@ -1,0 +1,158 @@
+"""Parameter counts against published ones, to the digit where they are published so."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shardwise.hardware_specs.errors import SpecError
+from shardwise.models.catalogue import get_model, load_models
+from shardwise.models.params import attention_params, embedding_params, ffn_params, head_padded, kv_bytes_per_token, n_params, norm_params
+
+EXACT = [
+    # Model cards of BigScience.
+    pytest.param("bloom-176b", 176_247_271_424, id="bloom-176b"),
+    pytest.param("bloom-7b1", 7_069_016_064, id="bloom-7b1"),
+    # Model card of EleutherAI/gpt-j-6b says 6_053_381_344: it counts 7 more copies of norms and output biases and
+    # 8 of a bias on the embedding, one copy for each of its 8 training shards.
+    pytest.param("gpt-j-6b", 6_053_381_344 - (28 * 3 + 2) * 7 * 4096 - 8 * 4096, id="gpt-j-6b"),
+    # Parameters as Hugging Face counts them, of the repository named in each file.
+    pytest.param("gpt2", 124_439_808, id="gpt2"),
+    pytest.param("gpt-neox-20b", 20_554_567_680, id="gpt-neox-20b"),
+    pytest.param("mpt-7b", 6_649_286_656, id="mpt-7b"),
+    pytest.param("falcon-7b", 6_921_720_704, id="falcon-7b"),
+    pytest.param("falcon-180b", 179_522_565_120, id="falcon-180b"),
+    pytest.param("llama-7b", 6_738_415_616, id="llama-7b"),
+    pytest.param("llama-65b", 65_285_660_672, id="llama-65b"),
+    pytest.param("llama-2-7b", 6_738_415_616, id="llama-2-7b"),
+    pytest.param("llama-2-13b", 13_015_864_320, id="llama-2-13b"),
+    pytest.param("llama-2-70b", 68_976_648_192, id="llama-2-70b"),
+    pytest.param("llama-3-8b", 8_030_261_248, id="llama-3-8b"),
+    pytest.param("llama-3-70b", 70_553_706_496, id="llama-3-70b"),
+    pytest.param("llama-3.1-8b", 8_030_261_248, id="llama-3.1-8b"),
+    pytest.param("llama-3.1-70b", 70_553_706_496, id="llama-3.1-70b"),
+    pytest.param("llama-3.1-405b", 405_853_388_800, id="llama-3.1-405b"),
+    pytest.param("mistral-7b", 7_241_732_096, id="mistral-7b"),
+    pytest.param("qwen1.5-7b", 7_721_324_544, id="qwen1.5-7b"),
+    pytest.param("qwen2-7b", 7_615_616_512, id="qwen2-7b"),
+    pytest.param("qwen2-72b", 72_706_203_648, id="qwen2-72b"),
+    pytest.param("qwen3-8b", 8_190_735_360, id="qwen3-8b"),
+    pytest.param("qwen3-32b", 32_762_123_264, id="qwen3-32b"),
+]
+
+# Hugging Face repositories whose counts the reference data has.
+COUNTED_REPOSITORIES = [
+    "EleutherAI--gpt-neox-20b",
+    "Qwen--Qwen2-7B",
+    "Qwen--Qwen3-32B",
+    "Qwen--Qwen3-32B-FP8",
+    "Qwen--Qwen3-8B",
+    "bigscience--bloom",
+    "meta-llama--Llama-2-7b-hf",
+    "meta-llama--Meta-Llama-3-70B",
+    "meta-llama--Meta-Llama-3.1-405B",
+    "meta-llama--Meta-Llama-3.1-70B",
+    "meta-llama--Meta-Llama-3.1-8B",
+    "mistralai--Mistral-7B-Instruct-v0.2",
+    "mistralai--Mistral-7B-v0.1",
+    "mosaicml--mpt-7b",
+    "openai-community--gpt2",
+    "tiiuae--falcon-7b",
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), EXACT)
+def test_count_equals_the_published_one_to_the_digit(name: str, expected: int) -> None:
+    assert n_params(get_model(name)) == expected
+
+
+@pytest.mark.parametrize("repository", COUNTED_REPOSITORIES)
+def test_count_equals_that_of_transformers(repository: str, shared_dir: Path) -> None:
+    counts = json.loads((shared_dir / "hf_configs" / "_param_counts_transformers.json").read_text())
+    assert n_params(get_model(repository.replace("--", "/"))) == counts[repository]["total"]
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "last_digit"),
+    [
+        # Chowdhery et al. 2022 (PaLM), table 1; the 540B count is 540.356e9, 540.354e9 without norms.
+        pytest.param("palm-8b", 8.63e9, 1e7, id="palm-8b"),
+        pytest.param("palm-62b", 62.50e9, 1e7, id="palm-62b"),
+        pytest.param("palm-540b", 540.35e9, 1e7, id="palm-540b"),
+        # Smith et al. 2022 (MT-NLG), section 2.
+        pytest.param("mt-nlg-530b", 530e9, 1e9, id="mt-nlg-530b"),
+        # Brown et al. 2020 (GPT-3), table 2.1, and Zhang et al. 2022 (OPT), table 1.
+        pytest.param("gpt-3-175b", 175e9, 1e9, id="gpt-3-175b"),
+        pytest.param("opt-175b", 175e9, 1e9, id="opt-175b"),
+        pytest.param("opt-6.7b", 6.7e9, 1e8, id="opt-6.7b"),
+    ],
+)
+def test_count_equals_the_published_one_to_its_last_digit(name: str, published: float, last_digit: float) -> None:
+    assert n_params(get_model(name)) == pytest.approx(published, abs=last_digit)
+
+
+def test_counts_are_close_to_what_the_files_call_published() -> None:
+    # Half a percent, for sources that round to 3 digits and for gpt-j-6b; the source of opt-6.7b gives 2 digits alone.
+    published = {name: model.n_params_published for name, model in load_models().items() if model.n_params_published is not None}
+    del published["opt-6.7b"]
+    assert {name: n_params(get_model(name)) for name in published} == pytest.approx(published, rel=0.005)
+
+
+def test_the_parts_of_one_layer_add_up_to_the_published_split_of_gpt_2() -> None:
+    # GPT-2 small, a layer: c_attn 1769472 + 2304, c_proj 589824 + 768; FFN 2 * 2359296 + 3072 + 768; 4 * 768 for two norms.
+    model = get_model("gpt2")
+    assert attention_params(model) == 1_769_472 + 2_304 + 589_824 + 768
+    assert ffn_params(model) == 2 * 2_359_296 + 3_072 + 768
+    assert norm_params(model) == 4 * 768
+    assert embedding_params(model) == 50_257 * 768 + 1_024 * 768 + 2 * 768
+
+
+def test_qk_norm_adds_two_head_wide_scales_a_layer() -> None:
+    model = get_model("qwen3-8b")
+    assert n_params(model) - n_params(model.model_copy(update={"qk_norm": False})) == 36 * 2 * 128
+
+
+def test_padding_the_heads_of_palm_adds_what_the_paper_says() -> None:
+    # Pope et al. 2022, section 4: 48 heads padded to 64 add 18e9 parameters; 16 * 256 * 18432 * 2 * 118 = 17.8e9.
+    palm = get_model("palm-540b")
+    padded = head_padded(palm, 64)
+    assert n_params(padded) - n_params(palm) == 16 * 256 * 18_432 * 2 * 118
+    assert n_params(padded) - n_params(palm) == pytest.approx(17.8e9, rel=0.005)
+    assert (padded.name, padded.n_params_nominal, padded.n_params_published) == ("palm-540b-padded", 540e9, None)
+
+
+@pytest.mark.parametrize("name", ["palm-540b", "palm-540b-multihead"])
+def test_the_padded_models_of_the_catalogue_are_padded_copies(name: str) -> None:
+    text = {"source", "notes", "aliases"}
+    assert head_padded(get_model(name), 64).model_dump(exclude=text) == get_model(f"{name}-padded").model_dump(exclude=text)
+
+
+def test_padding_pads_the_kv_heads_of_multihead_attention_alone() -> None:
+    assert head_padded(get_model("palm-540b-multihead"), 64).n_kv_heads == 64
+    assert head_padded(get_model("llama-3.1-8b"), 40).n_kv_heads == 8
+
+
+@pytest.mark.parametrize(("n_heads", "text"), [(16, "has 32 heads; cannot pad to 16"), (36, "n_kv_heads=8 does not divide n_heads=36")])
+def test_padding_to_fewer_or_uneven_heads_is_refused(n_heads: int, text: str) -> None:
+    with pytest.raises((SpecError, ValueError), match=text):
+        head_padded(get_model("llama-3.1-8b"), n_heads)
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_per_element", "expected"),
+    [
+        # Pope et al. 2022: 2 * 118 layers * 1 head * 256 * 2 bytes.
+        pytest.param("palm-540b", 2.0, 120_832, id="palm-540b-bf16"),
+        # 2 * 80 layers * 8 heads * 128 * 2 bytes = 320 KiB, as in many accounts of Llama 3 70B.
+        pytest.param("llama-3.1-70b", 2.0, 327_680, id="llama-3.1-70b-bf16"),
+        pytest.param("llama-3.1-70b", 1.0, 163_840, id="llama-3.1-70b-fp8"),
+    ],
+)
+def test_cache_bytes_of_a_token(name: str, bytes_per_element: float, expected: float) -> None:
+    assert kv_bytes_per_token(get_model(name), bytes_per_element) == expected
+
+
+def test_multihead_and_multiquery_attention_of_palm_are_nearly_equal_in_size() -> None:
+    # Pope et al. 2022, section 4.2: d_head is halved to keep the attention parameters; K and V are the 1 % left over.
+    multiquery, multihead = (attention_params(get_model(name)) for name in ("palm-540b", "palm-540b-multihead"))
+    assert multihead == pytest.approx(multiquery, rel=0.025)
