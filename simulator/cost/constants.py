@@ -11,7 +11,6 @@ class Constants:
     ----------
     matmul_efficiency : share of the dense peak a large matmul reaches
     hbm_efficiency : share of the HBM rate a long read reaches
-    attention_efficiency : share of the dense peak that scores, softmax and mix reach together
     link_efficiency : share of its links' rate that a collective on its own reaches
     ring_efficiency : share of one ring's rate that a looped collective reaches beside its matmul
     collective_launch_s : start of one collective, whatever its size
@@ -22,7 +21,6 @@ class Constants:
 
     matmul_efficiency: float = 1.0
     hbm_efficiency: float = 1.0
-    attention_efficiency: float = 1.0
     link_efficiency: float = 1.0
     ring_efficiency: float = 1.0
     collective_launch_s: float = 0.0

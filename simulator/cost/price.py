@@ -27,6 +27,7 @@ class Engine:
     looped : weights are gathered in rounds beside their matmul
     axes_at_once : a collective over several torus axes uses the links of all of them together
     materialised_scores : attention without a flash kernel
+    static_buffers : every tensor of a block has a buffer of its own, none is reused
     origin : where the constants come from: ``bound``, or the name of a fit
     """
 
@@ -34,6 +35,7 @@ class Engine:
     looped: bool = False
     axes_at_once: bool = True
     materialised_scores: bool = False
+    static_buffers: bool = False
     origin: str = "bound"
 
 
@@ -42,6 +44,7 @@ class StepPrice:
     """One step on one chip, each (...) seconds; `count` times in the pass. `comm_s` is what is exposed."""
 
     name: str
+    part: str
     count: float
     compute_s: Array
     memory_s: Array
@@ -55,21 +58,21 @@ class StepPrice:
 
 
 def price_steps(
-    steps: Sequence[Step], count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine
+    steps: Sequence[Step], part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine
 ) -> list[StepPrice]:
     """Price steps in order; each looped collective is charged what its partner does not hide."""
     hidden: dict[str, Array] = {}
     prices = []
     for step in steps:
         if isinstance(step, Matmul):
-            hidden[step.name] = _local(step, 1.0, sizes, formats, machine, engine).total_s
+            hidden[step.name] = _local(step, part, 1.0, sizes, formats, machine, engine).total_s
     for step in steps:
         if isinstance(step, Collective):
-            prices.append(_collective(step, count, sizes, formats, machine, engine, hidden))
+            prices.append(_collective(step, part, count, sizes, formats, machine, engine, hidden))
         elif isinstance(step, SendRecv):
-            prices.append(_send(step, count, sizes, formats, machine, engine))
+            prices.append(_send(step, part, count, sizes, formats, machine, engine))
         else:
-            prices.append(_local(step, count, sizes, formats, machine, engine))
+            prices.append(_local(step, part, count, sizes, formats, machine, engine))
     return prices
 
 
@@ -77,7 +80,7 @@ def _work(step: Step, sizes: Sizes, formats: Formats, engine: Engine) -> Work:
     return step_work(step, sizes, formats, materialised_scores=engine.materialised_scores)
 
 
-def _local(step: Step, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine) -> StepPrice:
+def _local(step: Step, part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine) -> StepPrice:
     """A step on the chip alone."""
     work, constants = _work(step, sizes, formats, engine), engine.constants
     dtype = formats.matmul if isinstance(step, Matmul) else formats.activations
@@ -87,7 +90,7 @@ def _local(step: Step, count: float, sizes: Sizes, formats: Formats, machine: Ma
     launches = constants.kernel_launch_s if isinstance(step, Matmul | Attention | Pointwise) else 0.0
     compute_s = np.divide(_issued_flop(step, work, sizes, machine), rate)
     return StepPrice(
-        name=step.name, count=count, compute_s=compute_s, memory_s=memory_s, comm_s=0.0, overhead_s=launches
+        name=step.name, part=part, count=count, compute_s=compute_s, memory_s=memory_s, comm_s=0.0, overhead_s=launches
     )
 
 
@@ -101,6 +104,7 @@ def _issued_flop(step: Step, work: Work, sizes: Sizes, machine: Machine) -> Arra
 
 def _collective(
     step: Collective,
+    part: str,
     count: float,
     sizes: Sizes,
     formats: Formats,
@@ -124,16 +128,17 @@ def _collective(
         exposed_s = np.maximum(busy_s - hidden[step.partner], 0.0)
         hidden[step.partner] = np.maximum(hidden[step.partner] - busy_s, 0.0)
     return StepPrice(
-        name=step.name, count=count, compute_s=0.0, memory_s=0.0, comm_s=exposed_s, overhead_s=latency_s
+        name=step.name, part=part, count=count, compute_s=0.0, memory_s=0.0, comm_s=exposed_s, overhead_s=latency_s
     )
 
 
-def _send(step: SendRecv, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine) -> StepPrice:
+def _send(step: SendRecv, part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine) -> StepPrice:
     work = _work(step, sizes, formats, engine)
     rate = machine.stage_bytes_per_s * engine.constants.link_efficiency
     latency_s = engine.constants.collective_launch_s
     return StepPrice(
         name=step.name,
+        part=part,
         count=count,
         compute_s=0.0,
         memory_s=0.0,
@@ -147,12 +152,16 @@ def price_pass(
 ) -> list[StepPrice]:
     """Price one forward pass of one micro-batch through all stages, in order."""
     n_layers = float(program.model.n_layers)
-    parts = [(program.first, 1.0), (program.block, n_layers), (program.last, 1.0)]
+    parts = [("first", program.first, 1.0), ("block", program.block, n_layers), ("last", program.last, 1.0)]
     if pp > 1:
-        parts.append((program.handover, pp - 1.0))
-    prices = [p for steps, count in parts for p in price_steps(steps, count, sizes, formats, machine, engine)]
+        parts.append(("handover", program.handover, pp - 1.0))
+    prices = [
+        price
+        for part, steps, count in parts
+        for price in price_steps(steps, part, count, sizes, formats, machine, engine)
+    ]
     host = StepPrice(
-        name="pass", count=1.0, compute_s=0.0, memory_s=0.0, comm_s=0.0, overhead_s=engine.constants.pass_s
+        name="pass", part="pass", count=1.0, compute_s=0.0, memory_s=0.0, comm_s=0.0, overhead_s=engine.constants.pass_s
     )
     return [*prices, host]
 

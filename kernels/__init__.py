@@ -1,0 +1,1 @@
+"""Triton kernels: an island that knows neither models nor simulator."""

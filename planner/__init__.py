@@ -1,0 +1,1 @@
+"""Search, ranking, explanation and figures; `planner.cli` is the terminal."""

@@ -1,0 +1,119 @@
+"""Fits as files, and which of them prices a chip: its own, a relative's (marked as extrapolated), or the bound."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...hardware_specs.chip import Chip
+from ...hardware_specs.errors import SpecError
+from .constants import Constants
+from .engines import EngineProfile, get_engine
+from .price import Engine
+
+Origin = Literal["bound", "fitted", "extrapolated"]
+
+
+class Residual(BaseModel):
+    """One row a fit was made on, and what it now predicts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    id: str
+    source: str
+    measured_s: float = Field(gt=0)
+    predicted_s: float = Field(gt=0)
+
+    @property
+    def log_ratio(self) -> float:
+        """ln(predicted / measured)."""
+        return math.log(self.predicted_s / self.measured_s)
+
+
+class Fit(BaseModel):
+    """Constants of one chip, the rows they were fitted on, and what is left over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    chip: str
+    engine: str
+    form: str
+    command: str
+    free: tuple[str, ...]
+    constants: dict[str, float]
+    interval_log: float = Field(ge=0, description="half width of the 90 % interval of ln(true / predicted)")
+    residuals: tuple[Residual, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What prices a chip: the engine with its constants, where they come from, and how wide the interval is.
+
+    `interval_log` is None where no residual speaks for this chip: then the bound is the lower end.
+    """
+
+    engine: Engine
+    origin: Origin
+    fit_chip: str | None
+    interval_log: float | None
+
+
+# A chip without a fit borrows from the nearest relative that has one; its predictions say so.
+_RELATIVES = {"google": "tpu-v4", "nvidia": "a100-80gb-sxm", "amd": "a100-80gb-sxm", "intel": "a100-80gb-sxm"}
+_DEFAULT_ENGINE = {"tpu-v4": "jax-pope2022"}
+
+
+@cache
+def load_fits() -> dict[str, Fit]:
+    """Every fit that ships, by chip."""
+    folder = files(__package__) / "fits"
+    fits = [read_fit(path.read_text("utf-8"), path.name) for path in folder.iterdir() if path.name.endswith(".yaml")]
+    return {fit.chip: fit for fit in fits}
+
+
+def read_fit(text: str, origin: str) -> Fit:
+    """Read one fit; `origin` names the file in errors."""
+    try:
+        raw: Any = yaml.safe_load(text)
+        return Fit.model_validate(raw)
+    except (yaml.YAMLError, ValueError) as error:
+        raise SpecError(f"{origin}: {error}") from error
+
+
+def make_engine(profile: EngineProfile, constants: Constants, origin: str) -> Engine:
+    """An engine profile with numbers."""
+    return Engine(
+        constants=constants,
+        looped=profile.looped,
+        axes_at_once=profile.axes_at_once,
+        materialised_scores=profile.materialised_scores,
+        static_buffers=profile.static_buffers,
+        origin=origin,
+    )
+
+
+def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False) -> Calibration:
+    """The constants for a chip.
+
+    Parameters
+    ----------
+    engine : name of an engine profile; None takes the chip's usual one
+    bound : take the roofline instead of any fit
+    """
+    profile = get_engine(engine or _DEFAULT_ENGINE.get(chip.name, "flash"))
+    fits = load_fits()
+    if bound or not fits:
+        return Calibration(engine=make_engine(profile, Constants(), "bound"), origin="bound", fit_chip=None, interval_log=None)
+    own = chip.name in fits
+    name = chip.name if own else _RELATIVES.get(chip.vendor.lower())
+    if name not in fits:
+        return calibration_of(chip, engine, bound=True)
+    fit = fits[name]
+    return Calibration(
+        engine=make_engine(profile, Constants(**fit.constants), name),
+        origin="fitted" if own else "extrapolated",
+        fit_chip=name,
+        interval_log=fit.interval_log if own else None,
+    )

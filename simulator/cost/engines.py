@@ -1,0 +1,74 @@
+"""Software that runs programs: the choices that change a program, by name."""
+
+from dataclasses import dataclass
+
+from ...hardware_specs.errors import UnknownNameError
+from ...hardware_specs.names import name_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineProfile:
+    """What an engine does to the program.
+
+    Parameters
+    ----------
+    looped : weights are gathered in rounds beside their matmul (looped CollectiveEinsum)
+    axes_at_once : a collective over several torus axes uses the links of all of them together
+    materialised_scores : attention writes its scores to HBM, masked ones too
+    static_buffers : every tensor of a block has a buffer of its own
+    """
+
+    name: str
+    source: str
+    looped: bool
+    axes_at_once: bool
+    materialised_scores: bool
+    static_buffers: bool
+
+
+ENGINES: dict[str, EngineProfile] = {
+    profile.name: profile
+    for profile in (
+        EngineProfile(
+            name="flash",
+            source="Dao2022; today's engines (vLLM, TensorRT-LLM, SGLang) attend with fused kernels",
+            looped=False,
+            axes_at_once=True,
+            materialised_scores=False,
+            static_buffers=True,
+        ),
+        EngineProfile(
+            name="jax-pope2022",
+            source="Pope2022 section 3.5",
+            looped=True,
+            axes_at_once=False,
+            materialised_scores=True,
+            static_buffers=False,
+        ),
+        EngineProfile(
+            name="fastertransformer",
+            source="FasterTransformer docs/gpt_guide.md, df4a7534",
+            looped=False,
+            axes_at_once=True,
+            materialised_scores=True,
+            static_buffers=True,
+        ),
+    )
+}
+_FRAMEWORKS = {"fastertransformer": "fastertransformer", "googlejax": "jax-pope2022", "jaxpope2022": "jax-pope2022"}
+
+
+def get_engine(name: str) -> EngineProfile:
+    """Find an engine by name."""
+    if name not in ENGINES:
+        raise UnknownNameError("engine", name, ENGINES)
+    return ENGINES[name]
+
+
+def engine_of_framework(framework: str) -> str:
+    """The engine profile that stands for a framework as measurements name it; ``flash`` for all of today's.
+
+    >>> engine_of_framework("FasterTransformer"), engine_of_framework("vLLM 0.6.5")
+    ('fastertransformer', 'flash')
+    """
+    return _FRAMEWORKS.get(name_key(framework), "flash")

@@ -1,0 +1,209 @@
+"""A phase priced: prefill or decode of a batch, through micro-batches and pipeline stages, for many candidates at once.
+
+Candidates of one call share the layout and the formats; batch and mesh are arrays.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.description import Model
+from ...models.forms import AXES
+from ...models.layouts import AttentionSharding
+from ...models.lower import lower
+from ...models.params import n_params
+from ...models.program import ShardedProgram
+from ...models.sizes import Array, Sizes, TokenGroup, batch_prefix, ceil_div
+from ...models.work import Formats, step_work
+from ..types import PhaseName, Workload
+from .machine import Machine, take
+from .memory import MemoryBytes, memory_bytes
+from .price import Engine, StepPrice, pass_time_s, price_pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseSetting:
+    """What candidates priced in one call have in common.
+
+    Parameters
+    ----------
+    head_axes : axes the heads are cut over; all of them pads the heads, fewer replicates attention over the rest
+    pp, dp : pipeline stages, replicas
+    """
+
+    model: Model
+    phase: PhaseName
+    layout: str
+    attention: AttentionSharding
+    formats: Formats
+    workload: Workload
+    head_axes: tuple[str, ...] = AXES
+    pp: int = 1
+    dp: int = 1
+    page_size: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhasePrice:
+    """Prices of candidates, each (n,).
+
+    `pass_s` is one forward pass as a request sees it (TTFT of the batch, or one token), `latency_s` the whole phase.
+    `flop` is what one chip computes in one pass, padding and replication included.
+    """
+
+    pass_s: NDArray[np.float64]
+    latency_s: NDArray[np.float64]
+    flop: NDArray[np.float64]
+    memory: MemoryBytes
+
+
+def token_group(setting: PhaseSetting, n_sequences: Array) -> TokenGroup:
+    """The tokens of one pass: whole prompts, or one token each at the mean context of the decode."""
+    work = setting.workload
+    if setting.phase == "prefill":
+        return TokenGroup(n_sequences=n_sequences, new_tokens=float(max(work.input_tokens, 1)), past_tokens=0.0)
+    return TokenGroup(n_sequences=n_sequences, new_tokens=1.0, past_tokens=work.mean_decode_past)
+
+
+def bind(
+    setting: PhaseSetting, machine: Machine, n_sequences: Array, batch_axes: tuple[str, ...], engine: Engine
+) -> tuple[ShardedProgram, Sizes]:
+    """The program of a setting, and its sizes for one micro-batch of `n_sequences`."""
+    program = lower(
+        setting.model,
+        setting.layout,
+        setting.attention,
+        batch_axes=batch_axes,
+        head_axes=setting.head_axes,
+        looped=engine.looped,
+    )
+    return program, Sizes(program, machine.mesh, [token_group(setting, n_sequences)])
+
+
+def price_phase(
+    setting: PhaseSetting,
+    machine: Machine,
+    batch: NDArray[np.float64],
+    engine: Engine,
+    *,
+    n_microbatches: NDArray[np.float64] | float = 1.0,
+) -> PhasePrice:
+    """Price candidates that differ in mesh and batch.
+
+    Parameters
+    ----------
+    machine : axes (n,) or scalar
+    batch : (n,) sequences over all replicas
+    n_microbatches : (n,) parts a replica's batch is cut into
+    """
+    n = len(batch)
+    n_micro = np.broadcast_to(np.asarray(n_microbatches, np.float64), (n,))
+    sequences = ceil_div(ceil_div(batch, setting.dp), n_micro)
+    prefix = np.broadcast_to(batch_prefix(machine.mesh, sequences), (n,))
+    parts = [np.flatnonzero(prefix == length) for length in np.unique(prefix)]
+    if len(parts) == 1:
+        return _price_prefix(setting, machine, sequences, int(prefix[0]), n_micro, engine)
+    prices = [
+        _price_prefix(setting, take(machine, index), sequences[index], int(prefix[index[0]]), n_micro[index], engine)
+        for index in parts
+    ]
+    return _scatter(prices, parts, n)
+
+
+def _price_prefix(
+    setting: PhaseSetting,
+    machine: Machine,
+    sequences: NDArray[np.float64],
+    prefix: int,
+    n_micro: NDArray[np.float64],
+    engine: Engine,
+) -> PhasePrice:
+    """Candidates whose batch is cut over the same axes: one program."""
+    program, sizes = bind(setting, machine, sequences, AXES[:prefix], engine)
+    prices = price_pass(program, sizes, setting.formats, machine, engine, pp=setting.pp)
+    memory = memory_bytes(
+        program,
+        sizes,
+        setting.formats,
+        context=float(setting.workload.context_tokens),
+        pp=setting.pp,
+        n_microbatches=n_micro,
+        page_size=setting.page_size,
+        static=engine.static_buffers,
+    )
+    pass_s = scheduled_pass_s(setting, prices, n_micro)
+    n_passes = 1.0 if setting.phase == "prefill" else float(setting.workload.output_tokens)
+    shape = sequences.shape
+    return PhasePrice(
+        pass_s=np.broadcast_to(pass_s, shape),
+        latency_s=np.broadcast_to(pass_s * n_passes, shape),
+        flop=np.broadcast_to(n_micro * program_flop(program, sizes, setting, engine), shape),
+        memory=MemoryBytes(
+            **{k: np.broadcast_to(getattr(memory, k), shape) for k in ("weights", "kv_cache", "activations", "gathered")}
+        ),
+    )
+
+
+def scheduled_pass_s(setting: PhaseSetting, prices: list[StepPrice], n_micro: Array) -> Array:
+    r"""One pass of all micro-batches through the pipeline.
+
+    Prefill fills and drains it: :math:`\sum_s t_s + (m - 1)\, \max_s t_s`. Decode comes round again, so a step takes as long
+    as the stages need for all micro-batches or one micro-batch for all stages: :math:`\max(\sum_s t_s,\; m \max_s t_s)`.
+
+    References
+    ----------
+    [Huang2019] GPipe, section 2 (bubble).
+    """
+    whole = pass_time_s(prices)
+    if setting.pp == 1 and np.all(np.equal(n_micro, 1.0)):
+        return whole
+    slowest = slowest_stage_s(setting, prices)
+    if setting.phase == "prefill":
+        return whole + (n_micro - 1.0) * slowest
+    return np.maximum(whole, n_micro * slowest)
+
+
+def slowest_stage_s(setting: PhaseSetting, prices: list[StepPrice]) -> Array:
+    """The stage with the most layers, and the costlier end beside them."""
+    n_layers = float(setting.model.n_layers)
+    share = float(ceil_div(n_layers, setting.pp)) / n_layers
+    block = pass_time_s([p for p in prices if p.part == "block"])
+    ends = [pass_time_s([p for p in prices if p.part == part]) for part in ("first", "last")]
+    if setting.pp == 1:
+        return block + ends[0] + ends[1]
+    return block * share + np.maximum(ends[0], ends[1])
+
+
+def program_flop(program: ShardedProgram, sizes: Sizes, setting: PhaseSetting, engine: Engine) -> Array:
+    """Flop of one chip of one stage in one pass of one micro-batch (the mean stage)."""
+    parts = [(program.first, 1.0), (program.block, float(program.model.n_layers)), (program.last, 1.0)]
+    total: Array = 0.0
+    for steps, count in parts:
+        for step in steps:
+            work = step_work(step, sizes, setting.formats, materialised_scores=engine.materialised_scores)
+            total = total + count * work.flop
+    return np.divide(total, setting.pp)
+
+
+def mfu_params(model: Model) -> float:
+    """The N of MFU: unpadded, as the model's paper counts it, else the exact count."""
+    return model.n_params_nominal or float(n_params(model))
+
+
+def _scatter(prices: list[PhasePrice], parts: list[NDArray[np.int64]], n: int) -> PhasePrice:
+    """Put the candidates of each part back into their places."""
+
+    def join(fields: list[Array]) -> NDArray[np.float64]:
+        out = np.empty(n)
+        for index, values in zip(parts, fields, strict=True):
+            out[index] = values
+        return out
+
+    names = ("weights", "kv_cache", "activations", "gathered")
+    return PhasePrice(
+        pass_s=join([p.pass_s for p in prices]),
+        latency_s=join([p.latency_s for p in prices]),
+        flop=join([p.flop for p in prices]),
+        memory=MemoryBytes(**{name: join([getattr(p.memory, name) for p in prices]) for name in names}),
+    )

@@ -1,0 +1,1 @@
+"""Is it true? Published results beside predictions, and scores over measured cases."""
