@@ -62,7 +62,7 @@ LAYOUTS: dict[str, Layout] = {
     for layout in (
         _layout(
             "ws-1d",
-            "EF_xyz    EF_xyz    BLE_xyz     BLE      BLF_xyz    BLF_xyz   VE_xyz",
+            "EF_xyz    EF_xyz    BLE_xyz     BLE      BLF_xyz    BLF_xyz   V_xyzE",
             needs_2d=False,
             source="Pope2022 section 3.2.1",
         ),

@@ -1,5 +1,7 @@
 """Published timings as cases the cost model can be fitted to or judged by."""
 
+import hashlib
+
 from ..hardware_specs.cluster import parse_pool
 from ..hardware_specs.dtypes import parse_dtype
 from ..models.catalogue import get_model
@@ -7,7 +9,9 @@ from ..models.work import Formats
 from ..simulator.cost.fit import FitCase, FitPart
 from ..simulator.cost.phases import PhaseSetting
 from ..simulator.types import PhaseName, Workload
-from .published import TableD2Row, Timing, load_pope2022
+from .published import TableD2Row, Timing, load_fastertransformer, load_pope2022
+
+_BOTH: tuple[PhaseName, ...] = ("prefill", "decode")
 
 
 def formats_of(weights: str) -> Formats:
@@ -79,3 +83,39 @@ def judged_cases() -> tuple[FitCase, ...]:
     published = load_pope2022()
     tables = [timing_case(row) for row in published.timings if row.use == "judge"]
     return (*tables, *(table_d2_case(row) for row in published.table_d2 if row.chip == "tpu-v4"))
+
+
+def fastertransformer_cases() -> tuple[FitCase, ...]:
+    """GPT-20B on one DGX A100 under FasterTransformer, tensor parallel."""
+    published = load_fastertransformer()
+    model, formats = get_model(published.model), formats_of(published.weights)
+    cases = []
+    for tp, n_in, n_out, batch, ms in published.end_to_end_ms:
+        workload = Workload(input_tokens=n_in, output_tokens=n_out)
+        settings = (
+            PhaseSetting(
+                model=model,
+                phase=phase,
+                layout="ws-1d-allreduce",
+                attention="heads",
+                formats=formats,
+                workload=workload,
+            )
+            for phase in _BOTH
+        )
+        cases.append(
+            FitCase(
+                id=f"gpt-20b-tp{tp}-{n_in}-{n_out}-b{batch}",
+                source=published.citation,
+                slices=parse_pool(f"{published.chip}:{tp}"),
+                parts=tuple(FitPart(setting=setting) for setting in settings),
+                batch=float(batch),
+                measured_s=ms / 1e3,
+            )
+        )
+    return tuple(cases)
+
+
+def is_holdout(case_id: str) -> bool:
+    """Every third row by the hash of what was run judges a fit instead of making it."""
+    return hashlib.sha256(case_id.encode()).digest()[0] % 3 == 0

@@ -82,6 +82,11 @@ def read_fit(text: str, origin: str) -> Fit:
         raise SpecError(f"{origin}: {error}") from error
 
 
+def dump_fit(fit: Fit) -> str:
+    """A fit as the YAML that `read_fit` reads."""
+    return yaml.safe_dump(fit.model_dump(mode="json"), sort_keys=False, width=120, default_flow_style=None)
+
+
 def make_engine(profile: EngineProfile, constants: Constants, origin: str) -> Engine:
     """An engine profile with numbers."""
     return Engine(
@@ -90,6 +95,7 @@ def make_engine(profile: EngineProfile, constants: Constants, origin: str) -> En
         axes_at_once=profile.axes_at_once,
         materialised_scores=profile.materialised_scores,
         static_buffers=profile.static_buffers,
+        microbatch_tokens=profile.microbatch_tokens,
         origin=origin,
     )
 

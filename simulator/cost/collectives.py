@@ -29,11 +29,12 @@ def collective_time_s(
     machine: Machine,
     *,
     efficiency: float,
+    network_efficiency: float,
     axes_at_once: bool,
 ) -> Array:
     r"""Time the wires of `axes` are busy with one collective, without its latency.
 
-    .. math:: t = \max\left(\frac{D (K_i-1)/K_i}{\beta_i},\; \frac{D/K_i\,(K_o-1)/K_o}{\beta_o}\right) / \eta
+    .. math:: t = \max\left(\frac{D (K_i-1)/K_i}{\eta_i \beta_i},\; \frac{D/K_i\,(K_o-1)/K_o}{\eta_o \beta_o}\right)
 
     over the K_i chips inside the fast domain and the K_o domains along the axes. An all_to_all has
     D (K_i-1)/(K_i K_o) inside and D (K_o-1)/K_o across; inside it is bound by injection or bisection.
@@ -41,7 +42,7 @@ def collective_time_s(
     Parameters
     ----------
     full_bytes : (...) D of `models.work.Work`
-    efficiency : share of the links' rate that is reached
+    efficiency, network_efficiency : share of the links' and of the network ports' rate that is reached
     axes_at_once : a collective over several torus axes uses the links of all of them together, else those of one
 
     References
@@ -57,7 +58,7 @@ def collective_time_s(
     else:
         inside, across = (inner - 1.0) / inner, (outer - 1.0) / (outer * inner)
     network = reduce(np.minimum, [axis.outer_bytes_per_s for axis in links])
-    return full_bytes * np.maximum(inside / rate, across / network) / efficiency
+    return full_bytes * np.maximum(inside / (rate * efficiency), across / (network * network_efficiency))
 
 
 def collective_latency_s(kind: CollectiveKind, axes: tuple[str, ...], machine: Machine, constants: Constants) -> Array:

@@ -12,6 +12,7 @@ class Constants:
     matmul_efficiency : share of the dense peak a large matmul reaches
     hbm_efficiency : share of the HBM rate a long read reaches
     link_efficiency : share of its links' rate that a collective on its own reaches
+    network_efficiency : share of a network port that a collective between nodes reaches
     ring_efficiency : share of one ring's rate that a looped collective reaches beside its matmul
     collective_launch_s : start of one collective, whatever its size
     hop_s : one hop between neighbours
@@ -22,6 +23,7 @@ class Constants:
     matmul_efficiency: float = 1.0
     hbm_efficiency: float = 1.0
     link_efficiency: float = 1.0
+    network_efficiency: float = 1.0
     ring_efficiency: float = 1.0
     collective_launch_s: float = 0.0
     hop_s: float = 0.0

@@ -16,6 +16,7 @@ class EngineProfile:
     axes_at_once : a collective over several torus axes uses the links of all of them together
     materialised_scores : attention writes its scores to HBM, masked ones too
     static_buffers : every tensor of a block has a buffer of its own
+    microbatch_tokens : a pipeline's batch is split by its stages, then in halves down to this many tokens
     """
 
     name: str
@@ -24,6 +25,7 @@ class EngineProfile:
     axes_at_once: bool
     materialised_scores: bool
     static_buffers: bool
+    microbatch_tokens: int | None = None
 
 
 ENGINES: dict[str, EngineProfile] = {
@@ -47,11 +49,12 @@ ENGINES: dict[str, EngineProfile] = {
         ),
         EngineProfile(
             name="fastertransformer",
-            source="FasterTransformer docs/gpt_guide.md, df4a7534",
+            source="FasterTransformer docs/gpt_guide.md; getLocalBatchSize in src/fastertransformer/utils/nccl_utils.cc",
             looped=False,
             axes_at_once=True,
             materialised_scores=True,
             static_buffers=True,
+            microbatch_tokens=1024,
         ),
     )
 }

@@ -145,6 +145,24 @@ def _price_prefix(
     )
 
 
+def engine_microbatches(batch: int, new_tokens: int, pp: int, limit_tokens: int) -> int:
+    """Micro-batches of an engine that splits by its stages and then in halves down to a token limit.
+
+    References
+    ----------
+    [FasterTransformer] getLocalBatchSize.
+
+    >>> engine_microbatches(128, 20, 3, 1024), engine_microbatches(96, 1, 3, 1024), engine_microbatches(7, 20, 1, 1024)
+    (4, 3, 1)
+    """
+    if pp == 1:
+        return 1
+    part = batch // pp if batch % pp == 0 else batch
+    while part * new_tokens > limit_tokens and part % 2 == 0:
+        part //= 2
+    return batch // part
+
+
 def scheduled_pass_s(setting: PhaseSetting, prices: list[StepPrice], n_micro: Array) -> Array:
     r"""One pass of all micro-batches through the pipeline.
 

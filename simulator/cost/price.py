@@ -28,6 +28,8 @@ class Engine:
     axes_at_once : a collective over several torus axes uses the links of all of them together
     materialised_scores : attention without a flash kernel
     static_buffers : every tensor of a block has a buffer of its own, none is reused
+    microbatch_tokens : the engine splits a pipeline's batch by its stages, then in halves down to this many tokens; None
+        leaves the split to the planner
     origin : where the constants come from: ``bound``, or the name of a fit
     """
 
@@ -36,6 +38,7 @@ class Engine:
     axes_at_once: bool = True
     materialised_scores: bool = False
     static_buffers: bool = False
+    microbatch_tokens: int | None = None
     origin: str = "bound"
 
 
@@ -120,6 +123,7 @@ def _collective(
         work.full_bytes,
         machine,
         efficiency=constants.ring_efficiency if step.looped else constants.link_efficiency,
+        network_efficiency=constants.network_efficiency,
         axes_at_once=engine.axes_at_once and not step.looped,
     )
     latency_s = collective_latency_s(step.kind, step.axes, machine, constants)
@@ -134,7 +138,7 @@ def _collective(
 
 def _send(step: SendRecv, part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine) -> StepPrice:
     work = _work(step, sizes, formats, engine)
-    rate = machine.stage_bytes_per_s * engine.constants.link_efficiency
+    rate = machine.stage_bytes_per_s * engine.constants.network_efficiency
     latency_s = engine.constants.collective_launch_s
     return StepPrice(
         name=step.name,

@@ -117,3 +117,22 @@ def load_pope2022() -> Pope2022:
     """Every published number of the paper that the project carries."""
     text = (files(__package__) / "pope2022.yaml").read_text("utf-8")
     return Pope2022.model_validate(yaml.safe_load(text))
+
+
+class EndToEnd(BaseModel):
+    """Requests of one model on one node: [tp, input tokens, output tokens, batch, milliseconds]."""
+
+    model_config = _STRICT
+    citation: str
+    title: str
+    model: str
+    chip: str
+    weights: str
+    end_to_end_ms: tuple[tuple[int, int, int, int, float], ...]
+
+
+@cache
+def load_fastertransformer() -> EndToEnd:
+    """The performance table of FasterTransformer's GPT guide."""
+    text = (files(__package__) / "fastertransformer.yaml").read_text("utf-8")
+    return EndToEnd.model_validate(yaml.safe_load(text))

@@ -1,0 +1,212 @@
+"""What a user asks of the planner, checked before anything is enumerated."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..hardware_specs.cluster import Slice, parse_pool
+from ..hardware_specs.dtypes import DType, parse_dtype
+from ..hardware_specs.errors import SpecError
+from ..models.catalogue import get_model
+from ..models.description import Model
+from ..models.layouts import parse_layout_pair
+from ..models.work import Formats
+from ..simulator.cost.calibrated import Calibration, calibration_of
+from ..simulator.cost.engines import get_engine
+from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE
+from ..simulator.types import Slo, Workload
+from .result import Objective
+
+Sharing = Literal["shared", "separate", "either"]
+_MAX_BATCH = 65536
+DEFAULT_BATCHES = tuple(2**i for i in range(13))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """A question to the planner.
+
+    Parameters
+    ----------
+    slices, decode_slices : slices for prefill and for decode
+    sharing : both phases take turns on one slice, or have one each, or either within `max_chips`
+    prefill_batches, decode_batches : batches to try, over all replicas
+    formats : weight and cache formats to try
+    prefill_layouts, decode_layouts : (feed-forward, attention) pairs to allow, None for all
+    memory_share : part of HBM a plan may fill
+    """
+
+    model: Model
+    on: str
+    slices: tuple[Slice, ...]
+    decode_slices: tuple[Slice, ...]
+    sharing: Sharing
+    max_chips: int
+    workload: Workload
+    prefill_batches: tuple[int, ...]
+    decode_batches: tuple[int, ...]
+    formats: tuple[Formats, ...]
+    page_sizes: tuple[int, ...] = (1,)
+    prefill_layouts: tuple[str, ...] | None = None
+    decode_layouts: tuple[str, ...] | None = None
+    tp: int | None = None
+    pp: int | None = None
+    dp: int | None = None
+    mesh: tuple[int, int, int] | None = None
+    slo: Slo = field(default_factory=Slo)
+    objective: Objective = "latency"
+    engine: str | None = None
+    bound: bool = False
+    memory_share: float = DEFAULT_MEMORY_SHARE
+
+    def calibration(self, slice_: Slice) -> Calibration:
+        """What prices a slice of this request."""
+        return calibration_of(slice_.chip, self.engine, bound=self.bound)
+
+
+def make_request(
+    model: str | Model,
+    on: str,
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    decode_on: str | None = None,
+    batch: int | None = None,
+    prefill_batch: int | None = None,
+    decode_batch: int | None = None,
+    weights: str | Sequence[str] | None = None,
+    kv_dtype: str | Sequence[str] | None = None,
+    page_size: int | Sequence[int] = 1,
+    prefill: str | None = None,
+    decode: str | None = None,
+    tp: int | None = None,
+    pp: int | None = None,
+    dp: int | None = None,
+    mesh: str | None = None,
+    ttft_s: float | None = None,
+    tpot_s: float | None = None,
+    objective: Objective | None = None,
+    engine: str | None = None,
+    bound: bool = False,
+    memory_share: float = DEFAULT_MEMORY_SHARE,
+) -> PlanRequest:
+    """Check what a user wrote and make a request of it.
+
+    Raises
+    ------
+    SpecError : anything that does not exist, does not fit, or is no number
+    """
+    described = get_model(model) if isinstance(model, str) else model
+    slices = parse_pool(on)
+    decode_slices = parse_pool(decode_on) if decode_on is not None else slices
+    workload = Workload(input_tokens=input_tokens, output_tokens=output_tokens)
+    check_context(described, workload)
+    slo = Slo(ttft_s=ttft_s, tpot_s=tpot_s)
+    if engine is not None:
+        get_engine(engine)
+    if not (math.isfinite(memory_share) and 0 < memory_share <= 1):
+        raise SpecError(f"memory share {memory_share} must lie in (0, 1]")
+    for name, value in (("tp", tp), ("pp", pp), ("dp", dp)):
+        if value is not None and value < 1:
+            raise SpecError(f"{name}={value} must be at least 1")
+    return PlanRequest(
+        model=described,
+        on=on if decode_on is None else f"{on} + {decode_on}",
+        slices=slices,
+        decode_slices=decode_slices,
+        sharing="separate" if decode_on is not None else "either" if ".." in on else "shared",
+        max_chips=_most(slices) + (_most(decode_slices) if decode_on is not None else 0),
+        workload=workload,
+        prefill_batches=_batches("prefill batch", prefill_batch if prefill_batch is not None else batch),
+        decode_batches=_batches("decode batch", decode_batch if decode_batch is not None else batch),
+        formats=_formats(described, weights, kv_dtype),
+        page_sizes=_page_sizes(page_size),
+        prefill_layouts=_layouts(prefill),
+        decode_layouts=_layouts(decode),
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        mesh=_mesh(mesh),
+        slo=slo,
+        objective=objective or ("cost" if ttft_s is not None or tpot_s is not None else "latency"),
+        engine=engine,
+        bound=bound,
+        memory_share=memory_share,
+    )
+
+
+def _most(slices: tuple[Slice, ...]) -> int:
+    return max(slice_.n_chips for slice_ in slices)
+
+
+def check_context(model: Model, workload: Workload) -> None:
+    """Refuse requests longer than the model's positions."""
+    if model.max_context is not None and workload.context_tokens > model.max_context:
+        raise SpecError(
+            f"{workload.input_tokens} input + {workload.output_tokens} output tokens = {workload.context_tokens}, "
+            f"but {model.name} has {model.max_context} positions; shorten the request"
+        )
+
+
+def _batches(name: str, batch: int | None) -> tuple[int, ...]:
+    if batch is None:
+        return DEFAULT_BATCHES
+    if not 1 <= batch <= _MAX_BATCH:
+        raise SpecError(f"{name} {batch} must lie between 1 and {_MAX_BATCH}")
+    return (batch,)
+
+
+def _list(value: str | Sequence[str] | None, default: str) -> list[str]:
+    if value is None:
+        return [default]
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+
+
+def _formats(model: Model, weights: str | Sequence[str] | None, kv_dtype: str | Sequence[str] | None) -> tuple[Formats, ...]:
+    """Every pair of the formats named; activations stay in 16 bits and the cache follows them unless said."""
+    native = parse_dtype(model.weights_dtype)
+    made = []
+    for name in _list(weights, native.name):
+        weight = parse_dtype(name)
+        activations = _activations(weight, native)
+        made += [
+            Formats(weights=weight, activations=activations, kv=parse_dtype(kv)) for kv in _list(kv_dtype, activations.name)
+        ]
+    return tuple(made)
+
+
+def _activations(weight: DType, native: DType) -> DType:
+    """16-bit activations of the model's own kind, whatever the weights are stored in."""
+    sixteen = ("bf16", "fp16")
+    if weight.name in sixteen:
+        return weight
+    return native if native.name in sixteen else parse_dtype("bf16")
+
+
+def _page_sizes(page_size: int | Sequence[int]) -> tuple[int, ...]:
+    sizes = (page_size,) if isinstance(page_size, int) else tuple(page_size)
+    for size in sizes:
+        if not 1 <= size <= 65536:
+            raise SpecError(f"page size {size} must lie between 1 (contiguous) and 65536 tokens")
+    return sizes
+
+
+def _layouts(text: str | None) -> tuple[str, ...] | None:
+    """Layouts as the command line writes them, separated by commas; checked here, matched in the search."""
+    if text is None:
+        return None
+    names = tuple(part.strip() for part in text.split(","))
+    for name in names:
+        parse_layout_pair(name)
+    return names
+
+
+def _mesh(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise SpecError(f"mesh {text!r} must be three sizes, e.g. 4x4x4")
+    x, y, z = (int(part) for part in parts)
+    return x, y, z

@@ -1,0 +1,170 @@
+"""Plans as the user gets them: typed, frozen, and the same in JSON."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+Bound = Literal["compute", "hbm", "links", "latency"]
+Source = Literal["bound", "fitted", "extrapolated"]
+Objective = Literal["latency", "cost", "throughput"]
+
+
+class MeshSizes(BaseModel):
+    """Chips along the logical axes."""
+
+    model_config = _STRICT
+    x: int
+    y: int
+    z: int
+
+
+class StepShare(BaseModel):
+    """Seconds of one step over a whole pass; the pass is the sum of max(compute, memory) + comm + overhead."""
+
+    model_config = _STRICT
+    step: str
+    compute_s: float
+    memory_s: float
+    comm_s: float
+    overhead_s: float
+    source: Source
+
+    @property
+    def total_s(self) -> float:
+        """What the step adds to the pass."""
+        return max(self.compute_s, self.memory_s) + self.comm_s + self.overhead_s
+
+
+class MemoryShare(BaseModel):
+    """Bytes on the fullest chip."""
+
+    model_config = _STRICT
+    weights: float
+    kv_cache: float
+    activations: float
+    gathered: float
+    limit: float
+
+    @property
+    def total(self) -> float:
+        """Everything together."""
+        return self.weights + self.kv_cache + self.activations + self.gathered
+
+
+class PhasePlan(BaseModel):
+    """One phase on one slice.
+
+    `latency_s` is the whole prefill batch, or all output tokens; `step_s` one pass. Costs are per input token in
+    prefill and per output token in decode. `batch` counts sequences over all replicas.
+    """
+
+    model_config = _STRICT
+    phase: Literal["prefill", "decode"]
+    chip: str
+    n_chips: int
+    slice: str
+    mesh: MeshSizes
+    mapping: str
+    tp: int
+    pp: int
+    dp: int
+    ep: int = 1
+    replicas: int
+    batch: int
+    n_microbatches: int
+    ffn: str
+    attention: str
+    head_shards: int
+    n_heads_padded: int
+    weights: str
+    activations: str
+    kv_dtype: str
+    page_size: int
+    engine: str
+    latency_s: float
+    latency_low_s: float
+    latency_high_s: float | None
+    step_s: float
+    mfu: float
+    hfu: float
+    cost_chip_s_per_token: float | None
+    usd_per_mtok: float | None
+    hbm_bytes_per_chip: float
+    memory: MemoryShare
+    bound: Bound
+    breakdown: tuple[StepShare, ...]
+
+    @property
+    def layout(self) -> str:
+        """Feed-forward layout and attention sharding, as the command line writes them."""
+        return f"{self.ffn}/{self.attention}"
+
+
+class Plan(BaseModel):
+    """A prefill and a decode phase that serve one request after the other.
+
+    `request_latency_s` is TTFT plus all output tokens; `chip_s_per_request` counts both phases and `shared` says whether
+    they take turns on one slice with one copy of the weights.
+    """
+
+    model_config = _STRICT
+    rank: int
+    n_chips: int
+    shared: bool
+    handoff_s: float
+    request_latency_s: float
+    chip_s_per_request: float
+    output_tokens_per_s: float
+    usd_per_mtok_output: float | None
+    prefill: PhasePlan
+    decode: PhasePlan
+
+
+class WorkloadShape(BaseModel):
+    """What every request looks like."""
+
+    model_config = _STRICT
+    input_tokens: int
+    output_tokens: int
+
+
+class PlanResult(BaseModel):
+    """Ranked plans, the frontier, and what was refused and why."""
+
+    model_config = _STRICT
+    version: str
+    model: str
+    on: str
+    workload: WorkloadShape
+    objective: Objective
+    ttft_s: float | None
+    tpot_s: float | None
+    plans: tuple[Plan, ...]
+    frontier: tuple[Plan, ...] = ()
+    rejected: dict[str, int] = Field(default_factory=dict)
+    nearest_miss: str | None = None
+    n_candidates: int
+    seconds: float
+
+    @property
+    def best(self) -> Plan:
+        """The plan the objective ranks first."""
+        if not self.plans:
+            raise LookupError(f"no plan is feasible: {self.nearest_miss}")
+        return self.plans[0]
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row a plan and phase."""
+        import pandas as pd
+
+        rows = []
+        for plan in self.plans:
+            for phase in (plan.prefill, plan.decode):
+                row = phase.model_dump(exclude={"breakdown", "memory", "mesh"})
+                rows.append({"rank": plan.rank} | row | phase.mesh.model_dump())
+        return pd.DataFrame(rows)

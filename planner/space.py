@@ -1,0 +1,232 @@
+"""Everything a phase can be on one slice: settings with their meshes, and the reasons for what is left out."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware_specs.chip import Torus
+from ..hardware_specs.cluster import Mesh, Slice, meshes, splits
+from ..models.description import Model
+from ..models.forms import AXES
+from ..models.layouts import ATTENTION_SHARDINGS, LAYOUTS, AttentionSharding, Layout, parse_layout_pair
+from ..models.work import Formats
+from ..simulator.cost.phases import PhaseSetting, engine_microbatches
+from ..simulator.cost.price import Engine
+from ..simulator.types import PhaseName
+from .request import PlanRequest
+
+_MAX_MICROBATCHES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """Candidates of one phase that share a setting: `mesh` indexes `meshes`, one entry a candidate."""
+
+    setting: PhaseSetting
+    slice: Slice
+    meshes: tuple[Mesh, ...]
+    mesh: NDArray[np.int64]
+    batch: NDArray[np.float64]
+    n_microbatches: NDArray[np.float64]
+
+
+def phase_cells(request: PlanRequest, slice_: Slice, phase: PhaseName, engine: Engine, refused: Counter[str]) -> Iterator[Cells]:
+    """Enumerate a phase on a slice, counting what is refused before it is priced."""
+    batches = request.prefill_batches if phase == "prefill" else request.decode_batches
+    for pp, dp in splits(slice_):
+        if (request.pp not in (None, pp)) or (request.dp not in (None, dp)):
+            continue
+        if pp > request.model.n_layers:
+            refused["more pipeline stages than layers"] += len(batches)
+            continue
+        usable = _wanted_meshes(request, slice_, pp, dp)
+        for layout, attention in _layouts(request, slice_, phase):
+            for head_axes in _head_choices(request.model, layout):
+                named = (request.prefill_layouts if phase == "prefill" else request.decode_layouts) is not None
+                own = [i for i, mesh in enumerate(usable) if is_canonical(layout.name, attention, mesh.sizes, named=named)]
+                chosen = _fitting(request.model, layout, head_axes, usable, own, len(batches), refused)
+                if not chosen:
+                    continue
+                for formats in request.formats:
+                    for page_size in request.page_sizes:
+                        setting = PhaseSetting(
+                            model=request.model,
+                            phase=phase,
+                            layout=layout.name,
+                            attention=attention,
+                            formats=formats,
+                            workload=request.workload,
+                            head_axes=head_axes,
+                            pp=pp,
+                            dp=dp,
+                            page_size=page_size,
+                        )
+                        cells = _cells(setting, slice_, usable, chosen, batches, engine, refused)
+                        if cells is not None:
+                            yield cells
+
+
+def _wanted_meshes(request: PlanRequest, slice_: Slice, pp: int, dp: int) -> tuple[Mesh, ...]:
+    """Meshes the request allows, balanced ones first: of equals, the first is taken."""
+    found = [m for m in meshes(slice_, pp, dp) if request.mesh in (None, m.sizes) and request.tp in (None, m.tp)]
+    return tuple(sorted(found, key=lambda m: -min(m.sizes)))
+
+
+def _layouts(request: PlanRequest, slice_: Slice, phase: PhaseName) -> Iterator[tuple[Layout, AttentionSharding]]:
+    """Layout pairs the request allows. Where it names none: Megatron's forms are for switches, the paper's for all."""
+    named = request.prefill_layouts if phase == "prefill" else request.decode_layouts
+    if named is None:
+        torus = isinstance(slice_.chip.scale_up, Torus)
+        named = tuple(name for name in LAYOUTS if not (torus and name in ("ws-1d-allreduce", "ws-1d-sequence")))
+    for text in named:
+        ffn, attention = parse_layout_pair(text)
+        for sharding in ATTENTION_SHARDINGS if attention is None else (attention,):
+            # decode alone reads the whole cache for one token; splitting it over context is for that
+            if sharding == "context" and phase == "prefill" and attention is None:
+                continue
+            if ffn == "wg-xyz" and sharding != "batch" and attention is None:
+                continue
+            yield LAYOUTS[ffn], sharding
+
+
+def _head_choices(model: Model, layout: Layout) -> tuple[tuple[str, ...], ...]:
+    """Heads cut over every axis, padded where they do not divide; or over fewer, attention replicated over the rest."""
+    fewer = tuple(axis for axis in AXES if axis != "x")
+    return (AXES, fewer) if layout.needs_2d else (AXES,)
+
+
+def _fitting(
+    model: Model,
+    layout: Layout,
+    head_axes: tuple[str, ...],
+    usable: tuple[Mesh, ...],
+    own: list[int],
+    n_batches: int,
+    refused: Counter[str],
+) -> list[int]:
+    """Those of the `own` meshes a layout can lie on."""
+    chosen = []
+    for i in own:
+        reason = misfit(model, layout, head_axes, usable[i].sizes)
+        if reason == _REPLICATION_FOR_NOTHING:
+            continue
+        if reason is None:
+            chosen.append(i)
+        else:
+            refused[reason] += n_batches
+    return chosen
+
+
+def is_canonical(layout: str, attention: str, sizes: tuple[int, int, int], *, named: bool) -> bool:
+    """Whether a layout on a mesh goes by this name: the gather over the fewest axes that does the same.
+
+    On one chip all are alike and go by ``ws-1d/heads``, unless the user `named` another.
+    """
+    x, y, z = sizes
+    if x * y * z == 1 and not named:
+        return layout == "ws-1d" and attention == "heads"
+    if layout.startswith("ws-1d"):
+        return y == z == 1
+    if x == 1 or y * z == 1:
+        return False
+    return {"ws-2d": True, "wg-x": True, "wg-xy": y > 1, "wg-xyz": z > 1}[layout]
+
+
+_REPLICATION_FOR_NOTHING = "heads divide, no need to replicate attention"
+
+
+def misfit(
+    model: Model, layout: Layout, head_axes: tuple[str, ...], sizes: tuple[int, int, int]
+) -> str | None:
+    """Why a layout of a model cannot lie on a mesh, or None."""
+    size = dict(zip(AXES, sizes, strict=True))
+    shards = _product(size, head_axes)
+    if head_axes != AXES:
+        if model.n_heads % _product(size, AXES) == 0:
+            return _REPLICATION_FOR_NOTHING
+        if model.n_heads % shards:
+            return "n_heads does not divide over the axes chosen"
+    grouped = 1 < model.n_kv_heads < model.n_heads
+    if grouped and (model.n_heads % shards or (model.n_kv_heads % shards and shards % model.n_kv_heads)):
+        return "query groups do not divide over the mesh"
+    for form in (layout.stored, layout.used, layout.residual, layout.hidden, layout.embedding):
+        for dim, axes in form.dims:
+            length = {"E": model.d_model, "F": model.d_ff}.get(dim)
+            if length is not None and length % _product(size, axes):
+                return f"{'d_model' if dim == 'E' else 'd_ff'} does not divide over the mesh"
+    return None
+
+
+def _product(size: dict[str, int], axes: tuple[str, ...]) -> int:
+    product = 1
+    for axis in axes:
+        product *= size[axis]
+    return product
+
+
+def _cells(
+    setting: PhaseSetting,
+    slice_: Slice,
+    usable: tuple[Mesh, ...],
+    chosen: list[int],
+    batches: tuple[int, ...],
+    engine: Engine,
+    refused: Counter[str],
+) -> Cells | None:
+    """Every mesh x batch x micro-batches of a setting whose batch can be cut as the layout says."""
+    rows = []
+    for batch in batches:
+        if batch % setting.dp:
+            refused["batch does not divide over the replicas"] += len(chosen)
+            continue
+        for n_micro in microbatch_choices(setting, batch // setting.dp, engine):
+            for i in chosen:
+                if _cuts_batch(setting, usable[i].sizes, batch // setting.dp // n_micro):
+                    rows.append((i, batch, n_micro))
+                else:
+                    refused["batch does not divide over the axes it is cut over"] += 1
+    if not rows:
+        return None
+    index, sequences, micro = np.array(rows).T
+    return Cells(
+        setting=setting,
+        slice=slice_,
+        meshes=usable,
+        mesh=index,
+        batch=sequences.astype(np.float64),
+        n_microbatches=micro.astype(np.float64),
+    )
+
+
+def microbatch_choices(setting: PhaseSetting, batch: int, engine: Engine) -> list[int]:
+    """Micro-batches to try: the engine's own rule, or powers of two (and the stage count) that divide the batch.
+
+    Without a pipeline, prefill may still be cut to fit its activations into memory; decode gains nothing from it.
+    """
+    if engine.microbatch_tokens is not None:
+        new_tokens = setting.workload.input_tokens if setting.phase == "prefill" else 1
+        return [engine_microbatches(batch, max(new_tokens, 1), setting.pp, engine.microbatch_tokens)]
+    if setting.pp == 1 and setting.phase == "decode":
+        return [1]
+    powers = {2**i for i in range(_MAX_MICROBATCHES.bit_length())} | {setting.pp}
+    limit = _MAX_MICROBATCHES if setting.phase == "prefill" else 4 * setting.pp
+    return sorted(n for n in powers if n <= limit and batch % n == 0)
+
+
+def _cuts_batch(setting: PhaseSetting, sizes: tuple[int, int, int], batch: int) -> bool:
+    """Whether the batch divides over the axes that the layout cuts tokens over, and over at least one in attention."""
+    size = dict(zip(AXES, sizes, strict=True))
+    if batch % _product(size, LAYOUTS[setting.layout].token_axes):
+        return False
+    if setting.attention != "batch" or sizes == (1, 1, 1):
+        return True
+    first = next(axis for axis in AXES if size[axis] > 1)
+    return batch % size[first] == 0
+
+
+def formats_key(formats: Formats) -> tuple[str, str]:
+    """What tells formats apart in a plan."""
+    return formats.weights.name, formats.kv.name
