@@ -50,6 +50,7 @@ class AxisLinks:
     ring_bytes_per_s : the same along the one physical line a single ring would use
     exchange_bytes_per_s : rate at which a chip can send to all others alike; the bisection binds it
     inner_hops : links from one end of the axis to the other
+    n_lines : physical lines the axis is made of; a collective that goes over one at a time starts on each anew
     outer_bytes_per_s : rate of one chip's network port
     """
 
@@ -59,6 +60,7 @@ class AxisLinks:
     ring_bytes_per_s: float
     exchange_bytes_per_s: float
     inner_hops: int
+    n_lines: int
     outer_bytes_per_s: float
 
     @property
@@ -202,6 +204,7 @@ _ALONE = AxisLinks(
     ring_bytes_per_s=0.0,
     exchange_bytes_per_s=math.inf,
     inner_hops=0,
+    n_lines=0,
     outer_bytes_per_s=math.inf,
 )
 
@@ -221,13 +224,14 @@ def _torus_axis(slice_: Slice, dims: tuple[int, ...], cut: dict[int, int]) -> Ax
     """A mesh axis over whole torus axes; one that stages or replicas have cut is a line without wrap-around."""
     assert isinstance(slice_.chip.scale_up, Torus)
     rate = slice_.chip.scale_up.link_bytes_per_s.value
-    n_links, ring, hops, size, exchange = 0, 0, 0, 1, math.inf
+    n_links, ring, hops, size, n_lines, exchange = 0, 0, 0, 1, 0, math.inf
     for dim in dims:
         length = slice_.shape[dim] // cut.get(dim, 1)
         if length == 1:
             continue
         links, diameter = _torus_line(slice_, dim) if dim not in cut else (1, length - 1)
-        n_links, ring, hops, size = n_links + links, max(ring, links), hops + diameter, size * length
+        n_links, ring, hops = n_links + links, max(ring, links), hops + diameter
+        size, n_lines = size * length, n_lines + 1
         # half of what each chip sends crosses the middle, which length / 2 chips share
         exchange = min(exchange, links * rate * 4.0 / length)
     if size == 1:
@@ -239,6 +243,7 @@ def _torus_axis(slice_: Slice, dims: tuple[int, ...], cut: dict[int, int]) -> Ax
         ring_bytes_per_s=ring * rate,
         exchange_bytes_per_s=exchange,
         inner_hops=hops,
+        n_lines=n_lines,
         outer_bytes_per_s=math.inf,
     )
 
@@ -322,6 +327,7 @@ def _switch_axis(slice_: Slice, stride: int, size: int) -> AxisLinks | None:
         ring_bytes_per_s=rate,
         exchange_bytes_per_s=rate,
         inner_hops=hops,
+        n_lines=1,
         outer_bytes_per_s=outer_rate,
     )
 

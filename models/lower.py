@@ -159,16 +159,16 @@ class _Lowering:
             q, kv, h = self._project(b, x, ("w_q", "w_kv", "w_in"), "project", ("q", "kv", "hidden"))
             o = self._attend(b, q, kv)
             h = self._activate(b, h)
-            self._merge(b, [(o, "w_o"), (h, "w_out")], "merge", residual)
+            self._merge(b, [(o, "w_o"), (h, "w_out")], "merge", "update", residual)
         else:
             x = self._normed(b, residual, "attention ", "project")
             q, kv = self._project(b, x, ("w_q", "w_kv"), "project", ("q", "kv"))
             o = self._attend(b, q, kv)
-            self._merge(b, [(o, "w_o")], "attention out", residual)
+            self._merge(b, [(o, "w_o")], "attention out", "attention update", residual)
             x = self._normed(b, residual, "ffn ", "ffn in")
             (h,) = self._project(b, x, ("w_in",), "ffn in", ("hidden",))
             h = self._activate(b, h)
-            self._merge(b, [(h, "w_out")], "ffn out", residual)
+            self._merge(b, [(h, "w_out")], "ffn out", "ffn update", residual)
         return tuple(b.steps)
 
     def _weight(self, b: _Builder, names: tuple[str, ...], partner: str) -> list[Tensor]:
@@ -187,16 +187,17 @@ class _Lowering:
     def _normed(self, b: _Builder, residual: Tensor, which: str, partner: str) -> Tensor:
         """Norm where E is least cut: in the residual's form if E is whole there, else gathered to the entry's.
 
-        What is still cut there has its statistics (N: the sum of squares, for layernorm also the sum) added up.
+        What is still cut there has its statistics gathered (N: each chip's sum of squares, for layernorm also its sum)
+        and added up by every chip.
         """
         whole = not residual.form.axes_of("E")
         goal = residual.form if whole else self._entry(residual)
         (x,) = b.bring([(Tensor(name=f"{which}normed", form=residual.form), goal)], partner=partner)
         axes = goal.axes_of("E")
         if axes:
-            dims = (*(item for item in goal.dims if item[0] != "E"), ("N", ()))
-            partial = Tensor(name=f"{which}norm statistics", form=Form(dims, axes), role="statistic")
-            b.bring([(partial, Form(dims))])
+            rest = tuple(item for item in goal.dims if item[0] != "E")
+            parts = Tensor(name=f"{which}norm statistics", form=Form((*rest, ("N", axes))), role="statistic")
+            b.bring([(parts, Form((*rest, ("N", ()))))])
         b.pointwise(f"{which}norm", [x], [x])
         return x
 
@@ -236,12 +237,12 @@ class _Lowering:
         b.pointwise("activation", [h], [activated])
         return activated
 
-    def _merge(self, b: _Builder, parts: list[tuple[Tensor, str]], name: str, residual: Tensor) -> None:
+    def _merge(self, b: _Builder, parts: list[tuple[Tensor, str]], name: str, update: str, residual: Tensor) -> None:
         """Leave the tensor-parallel region: multiply, add equal partial sums, reduce once, add the residual."""
         weights = self._weight(b, tuple(weight for _, weight in parts), name)
         exits = [self.forms.exit if weight == "w_out" else self.forms.per_head(self.forms.exit, "H") for _, weight in parts]
         xs = b.bring([(x, form) for (x, _), form in zip(parts, exits, strict=True)], partner=name)
-        made = b.matmul(name, list(zip(xs, weights, strict=True)), ("update",) * len(parts))
+        made = b.matmul(name, list(zip(xs, weights, strict=True)), (update,) * len(parts))
         updates = b.bring([(tensor, residual.form) for tensor in dict.fromkeys(made)], partner=name)
         b.pointwise(f"{name} add", [residual, *updates], [residual])
 

@@ -59,59 +59,46 @@ def reshard(start: Form, goal: Form) -> tuple[Move, ...]:
         after = _apply(form, goal, kind, axes)
         moves.append(Move(kind, axes, form, after))
         form = after
-    wrong = _out_of_place(start, form, goal)
-    if wrong:
-        after = _in_place(form, goal)
-        moves.append(Move("permute", wrong, form, after))
-        form = after
-    gathered = tuple(sorted(axis for axis in form.axes if goal.dim_of(axis) is None))
-    if gathered:
-        moves.append(Move("all_gather", gathered, form, goal))
     return tuple(moves)
 
 
 def _plan(start: Form, goal: Form) -> list[tuple[CollectiveKind, tuple[str, ...]]]:
-    """Which axes take which kind of move, in the order the moves are made, up to the gather."""
+    """Which axes take which kind of move, in the order the moves are made."""
     held = start.axes
     summed = tuple(axis for axis in start.partial if axis not in goal.partial)
+    moved = tuple(a for a in held if goal.dim_of(a) not in (None, start.dim_of(a)))
+    gathered = tuple(a for a in held if goal.dim_of(a) is None)
     kinds: list[tuple[CollectiveKind, tuple[str, ...]]] = [
         ("slice", tuple(a for a in goal.axes if a not in held and a not in start.partial)),
         ("reduce_scatter", tuple(a for a in summed if goal.dim_of(a) is not None)),
         ("all_reduce", tuple(a for a in summed if goal.dim_of(a) is None)),
-        ("all_to_all", tuple(a for a in held if goal.dim_of(a) not in (None, start.dim_of(a)))),
+        ("all_to_all", moved),
+        ("permute", _out_of_place(start, goal)),
+        ("all_gather", gathered),
     ]
     return [(kind, tuple(sorted(axes))) for kind, axes in kinds if axes]
 
 
-def _out_of_place(start: Form, form: Form, goal: Form) -> tuple[str, ...]:
-    """Axes that stay on their dimension but hold there what `goal` has elsewhere, once all but the gather is done.
-
-    Either they were not the major end at the start, or what joined (always at the minor end) belongs before them.
-    """
+def _out_of_place(start: Form, goal: Form) -> tuple[str, ...]:
+    """Axes that stay on their dimension but not as its major end: what they hold is not what `goal` says."""
     wrong: list[str] = []
-    target = _in_place(form, goal)
-    for (dim, held), (_, axes) in zip(start.dims, form.dims, strict=True):
-        stays = tuple(axis for axis in held if axis in goal.axes_of(dim))
-        if held[: len(stays)] != stays:
+    for dim, axes in start.dims:
+        stays = tuple(axis for axis in axes if axis in goal.axes_of(dim))
+        if axes[: len(stays)] != stays or goal.axes_of(dim)[: len(stays)] != stays:
             wrong += stays
-        wrong += [axis for axis, wanted in zip(axes, target.axes_of(dim), strict=True) if axis != wanted]
-    return tuple(sorted(set(wrong)))
-
-
-def _in_place(form: Form, goal: Form) -> Form:
-    """`form` with every dimension's axes as `goal` has them, those still to be gathered at the minor end."""
-    dims = []
-    for dim, held in form.dims:
-        last = [axis for axis in held if axis not in goal.axes_of(dim)]
-        dims.append((dim, (*goal.axes_of(dim), *last)))
-    return Form(tuple(dims), form.partial)
+    return tuple(wrong)
 
 
 def _apply(form: Form, goal: Form, kind: CollectiveKind, axes: tuple[str, ...]) -> Form:
-    """The form after one move: `axes` lie at the minor end of where `goal` has them, the others stay."""
+    """The form after one move: `axes` lie where `goal` has them (nowhere, if gathered), the others stay.
+
+    A permute moves nothing between dimensions; it puts what lies on one in the order of `goal`.
+    """
     dims = []
     for dim, held in form.dims:
-        stays = [axis for axis in held if axis not in axes]
-        joins = [axis for axis in goal.axes_of(dim) if axis in axes]
-        dims.append((dim, (*stays, *joins)))
+        stays = [axis for axis in held if kind == "permute" or axis not in axes]
+        joins = [axis for axis in goal.axes_of(dim) if axis in axes and axis not in stays]
+        order = [*stays, *joins]
+        wanted = [axis for axis in goal.axes_of(dim) if axis in order]
+        dims.append((dim, tuple(wanted) if len(wanted) == len(order) else tuple(order)))
     return Form(tuple(dims), tuple(axis for axis in form.partial if axis not in axes))

@@ -37,7 +37,7 @@ def phase_cells(request: PlanRequest, slice_: Slice, phase: PhaseName, engine: E
     """Enumerate a phase on a slice, counting what is refused before it is priced."""
     batches = request.prefill_batches if phase == "prefill" else request.decode_batches
     for pp, dp in splits(slice_):
-        if (request.pp not in (None, pp)) or (request.dp not in (None, dp)):
+        if (request.pp not in (None, pp)) or (request.dp not in (None, dp)) or (pp > 1 and not engine.pipelines):
             continue
         if pp > request.model.n_layers:
             refused["more pipeline stages than layers"] += len(batches)

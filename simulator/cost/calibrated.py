@@ -96,6 +96,7 @@ def make_engine(profile: EngineProfile, constants: Constants, origin: str) -> En
         materialised_scores=profile.materialised_scores,
         static_buffers=profile.static_buffers,
         microbatch_tokens=profile.microbatch_tokens,
+        pipelines=profile.pipelines,
         origin=origin,
     )
 

@@ -61,10 +61,18 @@ def collective_time_s(
     return full_bytes * np.maximum(inside / (rate * efficiency), across / (network * network_efficiency))
 
 
-def collective_latency_s(kind: CollectiveKind, axes: tuple[str, ...], machine: Machine, constants: Constants) -> Array:
-    """Launch and hops of one collective; nothing where the group is one chip. An all_reduce passes its hops twice."""
+def collective_latency_s(
+    kind: CollectiveKind, axes: tuple[str, ...], machine: Machine, constants: Constants, *, axes_at_once: bool
+) -> Array:
+    """Launch and hops of one collective; nothing where the group is one chip.
+
+    A collective that goes over one torus line at a time is launched on each. An all_reduce goes over them twice.
+    """
     links = [machine.axes[axis] for axis in axes]
     size = _product([np.multiply(axis.inner, axis.outer) for axis in links])
     hops = reduce(np.add, [axis.inner_hops for axis in links], 0.0)
+    at_once = axes_at_once or machine.shared_port
+    launches = 1.0 if at_once else reduce(np.add, [axis.n_lines for axis in links], 0.0)
     passes = 2.0 if kind == "all_reduce" else 1.0
-    return np.where(np.greater(size, 1.0), constants.collective_launch_s + passes * hops * constants.hop_s, 0.0)
+    latency = launches * constants.collective_launch_s + passes * hops * constants.hop_s
+    return np.where(np.greater(size, 1.0), latency, 0.0)

@@ -16,7 +16,7 @@ class Constants:
     ring_efficiency : share of one ring's rate that a looped collective reaches beside its matmul
     collective_launch_s : start of one collective, whatever its size
     hop_s : one hop between neighbours
-    kernel_launch_s : start of one kernel
+    kernel_launch_s : fixed cost of one kernel, whatever its size
     pass_s : once per forward pass: dispatch, sampling, the host
     """
 

@@ -13,7 +13,8 @@ class EngineProfile:
     Parameters
     ----------
     looped : weights are gathered in rounds beside their matmul (looped CollectiveEinsum)
-    axes_at_once : a collective over several torus axes uses the links of all of them together
+    axes_at_once : a collective uses the links of all its torus axes together, else those of one line after the other
+    pipelines : the engine can cut a model into pipeline stages
     materialised_scores : attention writes its scores to HBM, masked ones too
     static_buffers : every tensor of a block has a buffer of its own
     microbatch_tokens : a pipeline's batch is split by its stages, then in halves down to this many tokens
@@ -26,6 +27,7 @@ class EngineProfile:
     materialised_scores: bool
     static_buffers: bool
     microbatch_tokens: int | None = None
+    pipelines: bool = True
 
 
 ENGINES: dict[str, EngineProfile] = {
@@ -46,6 +48,7 @@ ENGINES: dict[str, EngineProfile] = {
             axes_at_once=False,
             materialised_scores=True,
             static_buffers=False,
+            pipelines=False,
         ),
         EngineProfile(
             name="fastertransformer",

@@ -49,6 +49,9 @@ class FitCase:
     per_pass: bool = False
 
 
+# The best of several starts, each a multiple of the latencies' own: the minima of a sum of maxima are many.
+_STARTS = (0.1, 1.0, 4.0)
+
 # start, lower and upper bound of each constant
 _RANGES: dict[str, tuple[float, float, float]] = {
     "matmul_efficiency": (0.8, 0.2, 1.0),
@@ -111,8 +114,17 @@ def fit_constants(cases: Sequence[FitCase], *, chip: str, engine: str, free: Seq
         made = engine_at(z)
         return [math.log(predict_case_s(case, made) / case.measured_s) for case in cases]
 
-    result = least_squares(log_ratios, np.ones(len(free)), bounds=(low / start, high / start), diff_step=1e-3)
-    best = engine_at(result.x)
+    bounds = (low / start, high / start)
+    tries = [
+        least_squares(
+            log_ratios,
+            np.array([scale if name.endswith("_s") else 1.0 for name in free]),
+            bounds=bounds,
+            diff_step=1e-3,
+        )
+        for scale in _STARTS
+    ]
+    best = engine_at(min(tries, key=lambda result: result.cost).x)
     residuals = tuple(
         Residual(id=c.id, source=c.source, measured_s=c.measured_s, predicted_s=float(f"{predict_case_s(c, best):.5g}"))
         for c in cases

@@ -23,6 +23,7 @@ class AxisArrays:
     ring_bytes_per_s: Array
     exchange_bytes_per_s: Array
     inner_hops: Array
+    n_lines: Array
     outer_bytes_per_s: Array
 
 

@@ -58,8 +58,9 @@ def activation_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats, *,
     """
     resident = tensor_bytes((_residual(program),), sizes, formats)
     if static:
-        tensors = {t.name: t for step in program.block for t in (*_made(step), *_read(step))}
-        return resident + tensor_bytes((t for name, t in tensors.items() if name != "residual"), sizes, formats)
+        # a reduction is done in place, whatever changes the dimensions a chip holds has a buffer for its result
+        buffers = {(t.name, t.form.dims): t for step in program.block for t in (*_made(step), *_read(step))}
+        return resident + tensor_bytes((t for t in buffers.values() if t.name != "residual"), sizes, formats)
     peak: Array = 0.0
     for live in _lifetimes(program.block):
         peak = np.maximum(peak, tensor_bytes(live, sizes, formats))

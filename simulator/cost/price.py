@@ -25,11 +25,12 @@ class Engine:
     Parameters
     ----------
     looped : weights are gathered in rounds beside their matmul
-    axes_at_once : a collective over several torus axes uses the links of all of them together
+    axes_at_once : a collective uses the links of all its torus axes together, else those of one line after the other
     materialised_scores : attention without a flash kernel
     static_buffers : every tensor of a block has a buffer of its own, none is reused
     microbatch_tokens : the engine splits a pipeline's batch by its stages, then in halves down to this many tokens; None
         leaves the split to the planner
+    pipelines : the software can cut a model into pipeline stages
     origin : where the constants come from: ``bound``, or the name of a fit
     """
 
@@ -39,6 +40,7 @@ class Engine:
     materialised_scores: bool = False
     static_buffers: bool = False
     microbatch_tokens: int | None = None
+    pipelines: bool = True
     origin: str = "bound"
 
 
@@ -126,7 +128,9 @@ def _collective(
         network_efficiency=constants.network_efficiency,
         axes_at_once=engine.axes_at_once and not step.looped,
     )
-    latency_s = collective_latency_s(step.kind, step.axes, machine, constants)
+    latency_s = collective_latency_s(
+        step.kind, step.axes, machine, constants, axes_at_once=engine.axes_at_once
+    )
     exposed_s = busy_s
     if step.looped and step.partner is not None:
         exposed_s = np.maximum(busy_s - hidden[step.partner], 0.0)
