@@ -122,3 +122,13 @@ def batch_prefix(mesh: Mapping[str, Array], n_sequences: Array) -> NDArray[np.in
         divides = divides & (np.remainder(n_sequences, shards) == 0)
         length = length + divides
     return length
+
+
+def batch_axes(sizes: tuple[int, int, int], n_sequences: int) -> tuple[str, ...]:
+    """The axes that `batch_prefix` counts, for one mesh.
+
+    >>> batch_axes((4, 4, 4), 32)
+    ('x', 'y')
+    """
+    mesh = dict(zip(AXES, (float(size) for size in sizes), strict=True))
+    return AXES[: int(batch_prefix(mesh, float(n_sequences)))]

@@ -12,7 +12,7 @@ from ..models.catalogue import get_model
 from ..models.description import Model
 from ..models.layouts import parse_layout_pair
 from ..models.work import Formats
-from ..simulator.cost.calibrated import Calibration, calibration_of
+from ..simulator.cost.calibrated import Calibration, calibration_of, default_engine
 from ..simulator.cost.engines import get_engine
 from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE
 from ..simulator.types import Slo, Workload
@@ -59,6 +59,10 @@ class PlanRequest:
     engine: str | None = None
     bound: bool = False
     memory_share: float = DEFAULT_MEMORY_SHARE
+
+    def engine_name(self, slice_: Slice) -> str:
+        """The engine profile that runs a slice of this request."""
+        return self.engine or default_engine(slice_.chip)
 
     def calibration(self, slice_: Slice) -> Calibration:
         """What prices a slice of this request."""

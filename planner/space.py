@@ -42,7 +42,7 @@ def phase_cells(request: PlanRequest, slice_: Slice, phase: PhaseName, engine: E
         if pp > request.model.n_layers:
             refused["more pipeline stages than layers"] += len(batches)
             continue
-        usable = _wanted_meshes(request, slice_, pp, dp)
+        usable = wanted_meshes(request, slice_, pp, dp)
         for layout, attention in _layouts(request, slice_, phase):
             for head_axes in _head_choices(request.model, layout):
                 named = (request.prefill_layouts if phase == "prefill" else request.decode_layouts) is not None
@@ -69,7 +69,7 @@ def phase_cells(request: PlanRequest, slice_: Slice, phase: PhaseName, engine: E
                             yield cells
 
 
-def _wanted_meshes(request: PlanRequest, slice_: Slice, pp: int, dp: int) -> tuple[Mesh, ...]:
+def wanted_meshes(request: PlanRequest, slice_: Slice, pp: int, dp: int) -> tuple[Mesh, ...]:
     """Meshes the request allows, balanced ones first: of equals, the first is taken."""
     found = [m for m in meshes(slice_, pp, dp) if request.mesh in (None, m.sizes) and request.tp in (None, m.tp)]
     return tuple(sorted(found, key=lambda m: -min(m.sizes)))

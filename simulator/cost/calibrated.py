@@ -51,18 +51,18 @@ class Fit(BaseModel):
 class Calibration:
     """What prices a chip: the engine with its constants, where they come from, and how wide the interval is.
 
-    `interval_log` is None where no residual speaks for this chip: then the bound is the lower end.
+    A fit speaks for its own chip under its own engine; elsewhere it is extrapolated, and `interval_log` is None.
     """
 
     engine: Engine
     origin: Origin
     fit_chip: str | None
+    free: tuple[str, ...]
     interval_log: float | None
 
 
 # A chip without a fit borrows from the nearest relative that has one; its predictions say so.
 _RELATIVES = {"google": "tpu-v4", "nvidia": "a100-80gb-sxm", "amd": "a100-80gb-sxm", "intel": "a100-80gb-sxm"}
-_DEFAULT_ENGINE = {"tpu-v4": "jax-pope2022"}
 
 
 @cache
@@ -71,6 +71,12 @@ def load_fits() -> dict[str, Fit]:
     folder = files(__package__) / "fits"
     fits = [read_fit(path.read_text("utf-8"), path.name) for path in folder.iterdir() if path.name.endswith(".yaml")]
     return {fit.chip: fit for fit in fits}
+
+
+def default_engine(chip: Chip) -> str:
+    """The engine profile a chip is priced with unless another is asked for: the one its own fit was made with."""
+    fit = load_fits().get(chip.name)
+    return fit.engine if fit is not None else "flash"
 
 
 def read_fit(text: str, origin: str) -> Fit:
@@ -109,18 +115,19 @@ def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False
     engine : name of an engine profile; None takes the chip's usual one
     bound : take the roofline instead of any fit
     """
-    profile = get_engine(engine or _DEFAULT_ENGINE.get(chip.name, "flash"))
+    profile = get_engine(engine or default_engine(chip))
     fits = load_fits()
     if bound or not fits:
-        return Calibration(engine=make_engine(profile, Constants(), "bound"), origin="bound", fit_chip=None, interval_log=None)
-    own = chip.name in fits
-    name = chip.name if own else _RELATIVES.get(chip.vendor.lower())
+        return Calibration(engine=make_engine(profile, Constants(), "bound"), origin="bound", fit_chip=None, free=(), interval_log=None)
+    name = chip.name if chip.name in fits else _RELATIVES.get(chip.vendor.lower())
     if name not in fits:
         return calibration_of(chip, engine, bound=True)
     fit = fits[name]
+    own = name == chip.name and fit.engine == profile.name
     return Calibration(
         engine=make_engine(profile, Constants(**fit.constants), name),
         origin="fitted" if own else "extrapolated",
         fit_chip=name,
+        free=fit.free,
         interval_log=fit.interval_log if own else None,
     )

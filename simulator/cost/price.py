@@ -55,6 +55,12 @@ class StepPrice:
     memory_s: Array
     comm_s: Array
     overhead_s: Array
+    is_collective: bool = False
+
+    @property
+    def key(self) -> str:
+        """Part and name: what tells steps of a pass apart."""
+        return f"{self.part}/{self.name}"
 
     @property
     def total_s(self) -> Array:
@@ -136,7 +142,7 @@ def _collective(
         exposed_s = np.maximum(busy_s - hidden[step.partner], 0.0)
         hidden[step.partner] = np.maximum(hidden[step.partner] - busy_s, 0.0)
     return StepPrice(
-        name=step.name, part=part, count=count, compute_s=0.0, memory_s=0.0, comm_s=exposed_s, overhead_s=latency_s
+        name=step.name, part=part, count=count, compute_s=0.0, memory_s=0.0, comm_s=exposed_s, overhead_s=latency_s, is_collective=True
     )
 
 

@@ -1,0 +1,204 @@
+"""A chosen candidate, priced once more alone and written out as a plan with its breakdown and interval."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..hardware_specs.cluster import Mesh
+from ..hardware_specs.prices import price_usd_per_h
+from ..models.sizes import batch_axes, padded_heads
+from ..simulator.cost.calibrated import Calibration, calibration_of
+from ..simulator.cost.machine import Machine, make_machine
+from ..simulator.cost.phases import PhasePrice, bind, mfu_params, price_phase
+from ..simulator.cost.price import Engine, StepPrice, price_pass
+from .request import PlanRequest
+from .result import Bound, MemoryShare, MeshSizes, PhasePlan, Plan, Source, StepShare
+from .search import Choice, Pair
+from .space import wanted_meshes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Priced:
+    choice: Choice
+    mesh: Mesh
+    machine: Machine
+    price: PhasePrice
+    steps: list[StepPrice]
+    pass_s: float
+    latency_s: float
+
+
+def build_plan(request: PlanRequest, pair: Pair, rank: int) -> Plan:
+    """A pair as the user gets it."""
+    prefill = build_phase(request, pair.prefill)
+    decode = build_phase(request, pair.decode)
+    n_out = request.workload.output_tokens
+    n_chips = prefill.n_chips if pair.shared else prefill.n_chips + decode.n_chips
+    dollars = _usd_per_s(prefill) if pair.shared else _sum(_usd_per_s(prefill), _usd_per_s(decode))
+    output_rate = pair.requests_per_s * n_out
+    return Plan(
+        rank=rank,
+        n_chips=n_chips,
+        shared=pair.shared,
+        handoff_s=pair.handoff_s,
+        request_latency_s=pair.latency_s,
+        chip_s_per_request=pair.chip_s,
+        output_tokens_per_s=output_rate,
+        usd_per_mtok_output=None if dollars is None or not output_rate else dollars / output_rate * 1e6,
+        prefill=prefill,
+        decode=decode,
+    )
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a + b
+
+
+def _usd_per_s(phase: PhasePlan) -> float | None:
+    price = price_usd_per_h(phase.chip)
+    return None if price is None else phase.n_chips * price.usd_per_h / 3600.0
+
+
+def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
+    """One phase: price, interval, memory, utilisation, breakdown."""
+    calibration = request.calibration(choice.slice)
+    priced = _price(request, choice, calibration.engine)
+    sources = _step_sources(calibration, priced)
+    low, high = _interval(request, choice, calibration, sources, priced.latency_s)
+    setting, mesh, chip = choice.setting, priced.mesh, choice.slice.chip
+    n_chips, model = choice.slice.n_chips, setting.model
+    tokens = choice.batch * (setting.workload.input_tokens if setting.phase == "prefill" else 1)
+    capacity = chip.peak_flop_per_s(setting.formats.matmul) * n_chips * priced.pass_s
+    all_tokens = tokens if setting.phase == "prefill" else tokens * setting.workload.output_tokens
+    chip_s = n_chips * priced.latency_s
+    dollars = price_usd_per_h(chip.name)
+    memory = _memory(request, choice, priced)
+    head_shards = math.prod(size for axis, size in zip("xyz", mesh.sizes, strict=True) if axis in setting.head_axes)
+    breakdown = _breakdown(priced.steps, sources)
+    return PhasePlan(
+        phase=setting.phase,
+        chip=chip.name,
+        n_chips=n_chips,
+        slice=str(choice.slice),
+        mesh=MeshSizes(x=mesh.x.size, y=mesh.y.size, z=mesh.z.size),
+        mapping=mesh.mapping,
+        tp=mesh.tp,
+        pp=setting.pp,
+        dp=setting.dp,
+        replicas=setting.dp,
+        batch=choice.batch,
+        n_microbatches=choice.n_microbatches,
+        ffn=setting.layout,
+        attention=setting.attention,
+        head_shards=head_shards,
+        n_heads_padded=int(padded_heads(model, float(head_shards))[0]),
+        weights=setting.formats.weights.name,
+        activations=setting.formats.activations.name,
+        kv_dtype=setting.formats.kv.name,
+        page_size=setting.page_size,
+        engine=request.engine_name(choice.slice),
+        latency_s=priced.latency_s,
+        latency_low_s=low,
+        latency_high_s=high,
+        step_s=priced.pass_s,
+        mfu=2.0 * mfu_params(model) * tokens / capacity,
+        hfu=float(priced.price.flop[0]) * mesh.tp * setting.pp * setting.dp / capacity,
+        cost_chip_s_per_token=chip_s / all_tokens if all_tokens else None,
+        usd_per_mtok=chip_s / all_tokens * dollars.usd_per_h / 3600.0 * 1e6 if all_tokens and dollars else None,
+        hbm_bytes_per_chip=memory.total,
+        memory=memory,
+        bound=_bound(breakdown),
+        breakdown=breakdown,
+    )
+
+
+def _price(request: PlanRequest, choice: Choice, engine: Engine) -> _Priced:
+    """Price one candidate alone."""
+    setting = choice.setting
+    mesh = wanted_meshes(request, choice.slice, setting.pp, setting.dp)[choice.mesh_index]
+    machine = make_machine(choice.slice.chip, [mesh])
+    price = price_phase(setting, machine, np.array([float(choice.batch)]), engine, n_microbatches=float(choice.n_microbatches))
+    sequences = math.ceil(math.ceil(choice.batch / setting.dp) / choice.n_microbatches)
+    axes = batch_axes(mesh.sizes, sequences)
+    program, sizes = bind(setting, machine, float(sequences), axes, engine)
+    steps = price_pass(program, sizes, setting.formats, machine, engine, pp=setting.pp)
+    return _Priced(
+        choice=choice,
+        mesh=mesh,
+        machine=machine,
+        price=price,
+        steps=steps,
+        pass_s=float(price.pass_s[0]),
+        latency_s=float(price.latency_s[0]),
+    )
+
+
+def _step_sources(calibration: Calibration, priced: _Priced) -> dict[str, Source]:
+    """Where each step's price comes from; a step between nodes is a bound unless the network was fitted."""
+    origin: Source = calibration.origin
+    crosses = any(getattr(priced.mesh, axis).outer > 1 for axis in "xyz")
+    sources: dict[str, Source] = {}
+    for step in priced.steps:
+        network = step.part == "handover" or (crosses and step.is_collective)
+        fitted = origin == "fitted" and not (network and "network_efficiency" not in calibration.free)
+        sources[step.key] = origin if fitted or origin != "fitted" else "bound"
+    return sources
+
+
+def _interval(
+    request: PlanRequest, choice: Choice, calibration: Calibration, sources: dict[str, Source], latency_s: float
+) -> tuple[float, float | None]:
+    """The 90 % interval: the fit's own where it covers every step, else from the bound to as far above as it is below."""
+    if calibration.interval_log is not None and set(sources.values()) == {"fitted"}:
+        spread = math.exp(calibration.interval_log)
+        return latency_s / spread, latency_s * spread
+    bound = calibration_of(choice.slice.chip, request.engine, bound=True)
+    low = min(_price(request, choice, bound.engine).latency_s, latency_s)
+    return low, (latency_s**2 / low if calibration.origin != "bound" else None)
+
+
+def _memory(request: PlanRequest, choice: Choice, priced: _Priced) -> MemoryShare:
+    memory = priced.price.memory
+    return MemoryShare(
+        weights=float(memory.weights[0]),
+        kv_cache=float(memory.kv_cache[0]),
+        activations=float(memory.activations[0]),
+        gathered=float(memory.gathered[0]),
+        limit=choice.slice.chip.hbm_bytes.value * request.memory_share,
+    )
+
+
+def _breakdown(steps: list[StepPrice], sources: dict[str, Source]) -> tuple[StepShare, ...]:
+    """One entry a step, its `count` repetitions added up; steps of one name and part are one."""
+    shares = []
+    for step in steps:
+        name = step.name if step.part in ("block", "pass") else f"{step.part}: {step.name}"
+        shares.append(
+            StepShare(
+                step=name,
+                compute_s=step.count * float(step.compute_s),
+                memory_s=step.count * float(step.memory_s),
+                comm_s=step.count * float(step.comm_s),
+                overhead_s=step.count * float(step.overhead_s),
+                source=sources[step.key],
+            )
+        )
+    return tuple(shares)
+
+
+def bound_seconds(breakdown: tuple[StepShare, ...]) -> dict[Bound, float]:
+    """Seconds of a pass by what binds each step."""
+    seconds: dict[Bound, float] = {"compute": 0.0, "hbm": 0.0, "links": 0.0, "latency": 0.0}
+    for step in breakdown:
+        local: Literal["compute", "hbm"] = "compute" if step.compute_s >= step.memory_s else "hbm"
+        seconds[local] += max(step.compute_s, step.memory_s)
+        seconds["links"] += step.comm_s
+        seconds["latency"] += step.overhead_s
+    return seconds
+
+
+def _bound(breakdown: tuple[StepShare, ...]) -> Bound:
+    seconds = bound_seconds(breakdown)
+    return max(seconds, key=lambda name: seconds[name])

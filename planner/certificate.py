@@ -1,0 +1,129 @@
+"""Check a plan against its own numbers, knowing nothing of the search.
+
+Bytes are counted again, tensor by tensor and chip by chip in whole numbers from the plan's own fields; limits are
+compared with what the plan predicts.
+"""
+
+import math
+
+from ..hardware_specs.chip import get_chip
+from ..hardware_specs.cluster import parse_pool
+from ..hardware_specs.dtypes import parse_dtype
+from ..models.lower import lower
+from ..models.program import Tensor
+from ..models.sizes import batch_axes
+from .request import PlanRequest
+from .result import PhasePlan, Plan
+
+# The search adds floats, this adds whole numbers.
+_ROUNDING = 1e-9
+
+
+class CertificateError(AssertionError):
+    """A plan does not keep what it says: a fault of ours, not of the user's."""
+
+
+def check_plan(request: PlanRequest, plan: Plan) -> None:
+    """Raise unless both phases fit in memory, keep their limits, and use chips the pool has."""
+    for phase in (plan.prefill, plan.decode):
+        _check_slice(phase)
+        _check_bytes(request, phase)
+    _check_limits(request, plan)
+    if plan.shared:
+        _check_shared(plan)
+
+
+def _fail(what: str) -> None:
+    raise CertificateError(f"plan breaks its certificate: {what}")
+
+
+def _check_slice(phase: PhasePlan) -> None:
+    chips = {s.n_chips for s in parse_pool(phase.slice)}
+    used = phase.mesh.x * phase.mesh.y * phase.mesh.z * phase.pp * phase.dp
+    if chips != {phase.n_chips} or used != phase.n_chips or phase.tp != used // (phase.pp * phase.dp):
+        _fail(f"{phase.phase} uses {used} chips of {phase.slice}")
+
+
+def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
+    """Weights and cache must be what the forms say; with the activations they must lie below the limit."""
+    sequences = -(-(-(-phase.batch // phase.dp)) // phase.n_microbatches)
+    sizes = (phase.mesh.x, phase.mesh.y, phase.mesh.z)
+    head_axes = _head_axes(phase)
+    program = lower(
+        request.model,
+        phase.ffn,
+        phase.attention,  # type: ignore[arg-type]
+        batch_axes=batch_axes(sizes, sequences),
+        head_axes=head_axes,
+    )
+    layers = -(-request.model.n_layers // phase.pp)
+    weight = parse_dtype(phase.weights).bytes_per_element
+    context = -(-request.workload.context_tokens // phase.page_size) * phase.page_size
+    dims = _dims(request, phase, sequences, context)
+    blocks = sum(_elements(t, dims, sizes) for t in program.block_weights)
+    ends = [_elements(t, dims, sizes) for t in program.end_weights]
+    weights = (layers * blocks + (sum(ends) if phase.pp == 1 else max(ends))) * weight
+    cache = layers * _elements(program.cache, dims, sizes) * parse_dtype(phase.kv_dtype).bytes_per_element
+    cache *= phase.n_microbatches
+    for name, counted, stated in (("weights", weights, phase.memory.weights), ("cache", cache, phase.memory.kv_cache)):
+        if not math.isclose(counted, stated, rel_tol=_ROUNDING):
+            _fail(f"{phase.phase} {name}: {counted:.6g} bytes counted, {stated:.6g} stated")
+    limit = get_chip(phase.chip).hbm_bytes.value * request.memory_share
+    if phase.memory.total > limit:
+        _fail(f"{phase.phase} needs {phase.memory.total:.6g} bytes of {limit:.6g}")
+
+
+def _head_axes(phase: PhasePlan) -> tuple[str, ...]:
+    whole = phase.head_shards == phase.tp
+    return ("x", "y", "z") if whole else ("y", "z")
+
+
+def _dims(request: PlanRequest, phase: PhasePlan, sequences: int, context: int) -> dict[str, int]:
+    model = request.model
+    multihead = model.n_kv_heads == model.n_heads
+    return {
+        "E": model.d_model,
+        "F": model.d_ff,
+        "H": phase.n_heads_padded,
+        "K": phase.n_heads_padded if multihead else model.n_kv_heads,
+        "Q": model.d_head,
+        "V": model.vocab_size,
+        "B": sequences,
+        "S": context,
+    }
+
+
+def _elements(tensor: Tensor, dims: dict[str, int], sizes: tuple[int, int, int]) -> int:
+    """Elements of a tensor on one chip, in whole numbers."""
+    size = dict(zip("xyz", sizes, strict=True))
+    total = tensor.copies
+    for dim, axes in tensor.form.dims:
+        total *= -(-dims[dim] // math.prod(size[axis] for axis in axes))
+    return total
+
+
+def _check_limits(request: PlanRequest, plan: Plan) -> None:
+    for name, limit, value in (
+        ("TTFT", request.slo.ttft_s, plan.prefill.step_s),
+        ("TPOT", request.slo.tpot_s, plan.decode.step_s),
+    ):
+        if limit is not None and value > limit:
+            _fail(f"{name} {value:.6g} s is over {limit:.6g} s")
+
+
+def _check_shared(plan: Plan) -> None:
+    """Phases that take turns hold one copy of the weights, and the decode cache stays while prompts are read."""
+    p, d = plan.prefill, plan.decode
+    if (p.slice, p.mapping, p.pp, p.dp, p.weights, p.memory.weights) != (
+        d.slice,
+        d.mapping,
+        d.pp,
+        d.dp,
+        d.weights,
+        d.memory.weights,
+    ):
+        _fail("phases on one slice disagree on how the weights lie")
+    cache = max(p.memory.kv_cache, d.memory.kv_cache)
+    work = max(part.memory.activations + part.memory.gathered for part in (p, d))
+    if p.memory.weights + cache + work > p.memory.limit:
+        _fail("phases on one slice do not fit together")
