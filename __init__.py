@@ -1,1 +1,53 @@
-"""Planner, simulator and proving ground for distributed transformer inference."""
+"""Planner, simulator and proving ground for distributed transformer inference.
+
+>>> import shardwise
+>>> result = shardwise.estimate("llama-3-8b", "h100-sxm:1", input_tokens=2048, output_tokens=64, batch=32)
+>>> result.best.decode.layout
+'ws-1d-allreduce/heads'
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .hardware_specs.chip import get_chip
+    from .hardware_specs.errors import SpecError
+    from .models.catalogue import get_model
+    from .planner.api import estimate, plan
+    from .planner.result import PhasePlan, Plan, PlanResult
+    from .planner.version import __version__
+
+_HOMES = {
+    "PhasePlan": "planner.result",
+    "Plan": "planner.result",
+    "PlanResult": "planner.result",
+    "SpecError": "hardware_specs.errors",
+    "__version__": "planner.version",
+    "estimate": "planner.api",
+    "get_chip": "hardware_specs.chip",
+    "get_model": "models.catalogue",
+    "plan": "planner.api",
+}
+
+__all__ = [
+    "PhasePlan",
+    "Plan",
+    "PlanResult",
+    "SpecError",
+    "__version__",
+    "estimate",
+    "get_chip",
+    "get_model",
+    "plan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -18,7 +18,7 @@ from .errors import SpecError
 if TYPE_CHECKING:
     import networkx as nx
 
-_SHAPE = re.compile(r"\d+(?:x\d+)*")
+_SHAPE = re.compile(r"[1-9][0-9]{0,9}(?:x[1-9][0-9]{0,9})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ class Mesh:
 
 
 def _parse_shape(text: str, whole: str) -> tuple[int, ...]:
-    if not _SHAPE.fullmatch(text) or "0" in text.split("x"):
+    if not _SHAPE.fullmatch(text):
         raise SpecError(f"{whole!r} is no pool; write e.g. tpu-v4:4x4x4, h100-sxm:8, h100-sxm:2x8 or tpu-v4:..64")
     return tuple(int(part) for part in text.split("x"))
 

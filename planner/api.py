@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ..hardware_specs.cluster import meshes
 from ..hardware_specs.errors import SpecError
 from ..models.description import Model
 from .build import build_plan
@@ -96,9 +97,68 @@ def plan(
     return answer(request, top=top)
 
 
+def estimate(
+    model: str | Model,
+    on: str,
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    decode_on: str | None = None,
+    batch: int | None = None,
+    prefill_batch: int | None = None,
+    decode_batch: int | None = None,
+    weights: str | None = None,
+    kv_dtype: str | None = None,
+    page_size: int | Sequence[int] = 1,
+    prefill: str | None = None,
+    decode: str | None = None,
+    tp: int | None = None,
+    pp: int | None = None,
+    dp: int | None = None,
+    mesh: str | None = None,
+    engine: str | None = None,
+    bound: bool = False,
+    memory_share: float | None = None,
+) -> PlanResult:
+    """Price one deployment: batch 1, one stage and one replica unless said, on the best wiring of the slice.
+
+    The result has one plan, or none and the nearest miss. Parameters and errors as in `plan`.
+    """
+    given = batch if batch is not None else 1
+    return plan(
+        model,
+        on,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        decode_on=decode_on,
+        prefill_batch=prefill_batch if prefill_batch is not None else given,
+        decode_batch=decode_batch if decode_batch is not None else given,
+        weights=weights,
+        kv_dtype=kv_dtype,
+        page_size=page_size,
+        prefill=prefill,
+        decode=decode,
+        tp=tp,
+        pp=_given_or_implied(pp, tp, dp),
+        dp=dp if dp is not None else 1,
+        mesh=mesh,
+        engine=engine,
+        bound=bound,
+        memory_share=memory_share,
+        top=1,
+    )
+
+
+def _given_or_implied(pp: int | None, tp: int | None, dp: int | None) -> int | None:
+    """One stage, unless `tp` or `dp` leave chips over that only stages can take."""
+    return pp if pp is not None or tp is not None or dp is not None else 1
+
+
 def answer(request: PlanRequest, *, top: int) -> PlanResult:
     """Search, write out the best `top` plans that differ in more than wiring, and check each."""
     found = search(request)
+    if found.n_candidates == 0 and request.is_pinned:
+        raise SpecError(_nothing_to_price(request, found))
     chosen = _different(found.pairs)[:top]
     plans = tuple(build_plan(request, pair, rank) for rank, pair in enumerate(chosen, start=1))
     for made in plans:
@@ -128,12 +188,20 @@ def _result(request: PlanRequest, found: Found, plans: tuple[Plan, ...], frontie
 
 
 def _different(pairs: list[Pair]) -> list[Pair]:
-    """Of pairs that are priced alike to the last digit (one plan under another wiring or name), the first."""
-    seen: dict[tuple[object, ...], Pair] = {}
+    """Of pairs that differ in wiring, micro-batches or name alone, the first."""
+    seen: set[tuple[object, ...]] = set()
+    kept = []
     for pair in pairs:
-        choices = [(c.slice, c.setting.formats, c.batch, c.n_microbatches) for c in (pair.prefill, pair.decode)]
-        seen.setdefault((*choices, f"{pair.latency_s:.12g}", f"{pair.chip_s:.12g}"), pair)
-    return list(seen.values())
+        choices = (pair.prefill, pair.decode)
+        priced = (*((c.slice, c.setting.formats, c.batch) for c in choices), f"{pair.latency_s:.12g}", f"{pair.chip_s:.12g}")
+        named = tuple(
+            (c.slice, c.setting.layout, c.setting.attention, c.setting.formats, c.setting.pp, c.setting.dp, c.batch)
+            for c in choices
+        )
+        if priced not in seen and named not in seen:
+            kept.append(pair)
+        seen |= {priced, named}
+    return kept
 
 
 def _thinned(frontier: list[Pair]) -> list[Pair]:
@@ -142,3 +210,14 @@ def _thinned(frontier: list[Pair]) -> list[Pair]:
         return frontier
     last = len(frontier) - 1
     return [frontier[round(i * last / (_MAX_FRONTIER - 1))] for i in range(_MAX_FRONTIER)]
+
+
+def _nothing_to_price(request: PlanRequest, found: Found) -> str:
+    """Why what the user pinned down leaves no candidate, and what would."""
+    if found.n_phase_cells:
+        stored = "the prefill and decode layouts keep the weights in different forms, so one slice cannot serve both"
+        return f"nothing to price on {request.on}: {stored}; use layouts with one stored form, or --decode-on"
+    sizes = sorted({mesh.sizes for slice_ in request.slices for mesh in meshes(slice_)}, key=lambda s: -min(s))
+    known = ", ".join("x".join(map(str, size)) for size in sizes[:6])
+    reasons = "; ".join(found.rejected) or "no mesh of the slice has these sizes"
+    return f"nothing to price on {request.on}: {reasons}; its meshes are {known}{', ...' if len(sizes) > 6 else ''}"

@@ -60,6 +60,11 @@ class PlanRequest:
     bound: bool = False
     memory_share: float = DEFAULT_MEMORY_SHARE
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the user fixed how the model is cut, so that no candidate at all is a mistake in the request."""
+        return any(v is not None for v in (self.mesh, self.tp, self.pp, self.dp, self.prefill_layouts, self.decode_layouts))
+
     def engine_name(self, slice_: Slice) -> str:
         """The engine profile that runs a slice of this request."""
         return self.engine or default_engine(slice_.chip)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hardware_specs.chip import Torus
 from ..hardware_specs.cluster import Mesh, Slice, meshes, splits
 from ..models.description import Model
 from ..models.forms import AXES
-from ..models.layouts import ATTENTION_SHARDINGS, LAYOUTS, AttentionSharding, Layout, parse_layout_pair
+from ..models.layouts import LAYOUTS, AttentionSharding, Layout, parse_layout_pair
 from ..models.work import Formats
+from ..simulator.cost.engines import get_engine
 from ..simulator.cost.phases import PhaseSetting, engine_microbatches
 from ..simulator.cost.price import Engine
 from ..simulator.types import PhaseName
@@ -76,18 +76,16 @@ def wanted_meshes(request: PlanRequest, slice_: Slice, pp: int, dp: int) -> tupl
 
 
 def _layouts(request: PlanRequest, slice_: Slice, phase: PhaseName) -> Iterator[tuple[Layout, AttentionSharding]]:
-    """Layout pairs the request allows. Where it names none: Megatron's forms are for switches, the paper's for all."""
+    """Layout pairs the request names, else those its engine can run."""
     named = request.prefill_layouts if phase == "prefill" else request.decode_layouts
-    if named is None:
-        torus = isinstance(slice_.chip.scale_up, Torus)
-        named = tuple(name for name in LAYOUTS if not (torus and name in ("ws-1d-allreduce", "ws-1d-sequence")))
-    for text in named:
+    profile = get_engine(request.engine_name(slice_))
+    for text in profile.layouts if named is None else named:
         ffn, attention = parse_layout_pair(text)
-        for sharding in ATTENTION_SHARDINGS if attention is None else (attention,):
-            # decode alone reads the whole cache for one token; splitting it over context is for that
+        for sharding in profile.attention if attention is None else (attention,):
+            # splitting the cache over context is for decode, which reads all of it for one token
             if sharding == "context" and phase == "prefill" and attention is None:
                 continue
-            if ffn == "wg-xyz" and sharding != "batch" and attention is None:
+            if ffn == "wg-xyz" and sharding != "batch" and attention is None and "batch" in profile.attention:
                 continue
             yield LAYOUTS[ffn], sharding
 
@@ -123,11 +121,11 @@ def _fitting(
 def is_canonical(layout: str, attention: str, sizes: tuple[int, int, int], *, named: bool) -> bool:
     """Whether a layout on a mesh goes by this name: the gather over the fewest axes that does the same.
 
-    On one chip all are alike and go by ``ws-1d/heads``, unless the user `named` another.
+    On one chip all are alike and go by the engine's 1D form over heads, unless the user `named` another.
     """
     x, y, z = sizes
     if x * y * z == 1 and not named:
-        return layout == "ws-1d" and attention == "heads"
+        return layout in ("ws-1d", "ws-1d-allreduce") and attention == "heads"
     if layout.startswith("ws-1d"):
         return y == z == 1
     if x == 1 or y * z == 1:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...hardware_specs.chip import Chip
+from ...hardware_specs.chip import Chip, Torus
 from ...hardware_specs.errors import SpecError
 from .constants import Constants
 from .engines import EngineProfile, get_engine
@@ -74,9 +74,11 @@ def load_fits() -> dict[str, Fit]:
 
 
 def default_engine(chip: Chip) -> str:
-    """The engine profile a chip is priced with unless another is asked for: the one its own fit was made with."""
+    """The engine a chip is priced with unless another is asked for: its own fit's, on a torus the paper's, else today's."""
     fit = load_fits().get(chip.name)
-    return fit.engine if fit is not None else "flash"
+    if fit is not None:
+        return fit.engine
+    return "jax-pope2022" if isinstance(chip.scale_up, Torus) else "flash"
 
 
 def read_fit(text: str, origin: str) -> Fit:

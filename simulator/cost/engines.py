@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ...hardware_specs.errors import UnknownNameError
 from ...hardware_specs.names import name_key
+from ...models.layouts import ATTENTION_SHARDINGS, AttentionSharding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,7 @@ class EngineProfile:
     materialised_scores : attention writes its scores to HBM, masked ones too
     static_buffers : every tensor of a block has a buffer of its own
     microbatch_tokens : a pipeline's batch is split by its stages, then in halves down to this many tokens
+    layouts, attention : what the engine can run, and the planner tries unless told otherwise
     """
 
     name: str
@@ -28,7 +30,12 @@ class EngineProfile:
     static_buffers: bool
     microbatch_tokens: int | None = None
     pipelines: bool = True
+    layouts: tuple[str, ...]
+    attention: tuple[AttentionSharding, ...]
 
+
+_MEGATRON = ("ws-1d-allreduce", "ws-1d-sequence")
+_PAPER = ("ws-1d", "ws-2d", "wg-x", "wg-xy", "wg-xyz")
 
 ENGINES: dict[str, EngineProfile] = {
     profile.name: profile
@@ -40,6 +47,18 @@ ENGINES: dict[str, EngineProfile] = {
             axes_at_once=True,
             materialised_scores=False,
             static_buffers=True,
+            layouts=_MEGATRON,
+            attention=("heads", "context"),
+        ),
+        EngineProfile(
+            name="shardwise",
+            source="our own executor: every layout, fused attention, buffers reused",
+            looped=False,
+            axes_at_once=True,
+            materialised_scores=False,
+            static_buffers=False,
+            layouts=_MEGATRON + _PAPER,
+            attention=ATTENTION_SHARDINGS,
         ),
         EngineProfile(
             name="jax-pope2022",
@@ -49,6 +68,8 @@ ENGINES: dict[str, EngineProfile] = {
             materialised_scores=True,
             static_buffers=False,
             pipelines=False,
+            layouts=_PAPER,
+            attention=ATTENTION_SHARDINGS,
         ),
         EngineProfile(
             name="fastertransformer",
@@ -58,6 +79,8 @@ ENGINES: dict[str, EngineProfile] = {
             materialised_scores=True,
             static_buffers=True,
             microbatch_tokens=1024,
+            layouts=_MEGATRON[:1],
+            attention=("heads",),
         ),
     )
 }

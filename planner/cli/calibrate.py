@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+def calibrate() -> None:
+    """placeholder"""

@@ -1,0 +1,121 @@
+"""Rows of the catalogues, for `show`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...hardware_specs.chip import Torus, get_chip, load_chips
+from ...hardware_specs.cluster import build_graph, meshes, parse_pool, wraps
+from ...hardware_specs.prices import price_usd_per_h
+from ...hardware_specs.units import format_bytes
+from ...models.catalogue import get_model, load_models
+from ...models.layouts import LAYOUTS, get_layout
+from ...models.params import kv_bytes_per_token, n_params
+from .text import console, table
+
+Row = dict[str, Any]
+
+
+def _chips() -> list[Row]:
+    rows = []
+    for chip in load_chips().values():
+        price = price_usd_per_h(chip.name)
+        peak = chip.dense_flop_per_s.get("bf16") or next(iter(chip.dense_flop_per_s.values()))
+        rows.append(
+            {
+                "chip": chip.name,
+                "bf16 Tflop/s": f"{peak.value / 1e12:.4g}",
+                "HBM": format_bytes(chip.hbm_bytes.value),
+                "HBM GB/s": f"{chip.hbm_bytes_per_s.value / 1e9:.4g}",
+                "links": chip.scale_up.kind,
+                "$/h": "-" if price is None else f"{price.usd_per_h:.2f}",
+            }
+        )
+    return rows
+
+
+def _models() -> list[Row]:
+    return [
+        {
+            "model": m.name,
+            "parameters": f"{n_params(m) / 1e9:.2f}e9",
+            "layers": m.n_layers,
+            "d_model": m.d_model,
+            "d_ff": m.d_ff,
+            "heads": f"{m.n_heads}/{m.n_kv_heads}",
+            "KV B/token": f"{kv_bytes_per_token(m, 2.0):,.0f}",
+        }
+        for m in load_models().values()
+    ]
+
+
+def _layouts() -> list[Row]:
+    return [
+        {"layout": x.name, "W_in stored": str(x.stored), "W_in used": str(x.used), "between blocks": str(x.residual), "source": x.source}
+        for x in LAYOUTS.values()
+    ]
+
+
+def _clusters() -> list[Row]:
+    rows = []
+    for chip in load_chips().values():
+        link = chip.scale_up
+        torus = isinstance(link, Torus)
+        rows.append(
+            {
+                "chip": chip.name,
+                "kind": f"{link.n_dims}D torus" if isinstance(link, Torus) else link.kind,
+                "domain": link.max_chips if isinstance(link, Torus) else link.domain_chips,
+                "GB/s a direction": f"{(link.link_bytes_per_s if isinstance(link, Torus) else link.bytes_per_s).value / 1e9:.4g}"
+                + (" a link" if torus else " a chip"),
+                "network GB/s": "-" if chip.scale_out_bytes_per_s is None else f"{chip.scale_out_bytes_per_s.value / 1e9:.4g}",
+            }
+        )
+    return rows
+
+
+def _cluster(pool: str) -> Row:
+    """One slice: its graph and its meshes."""
+    slice_ = parse_pool(pool)[0]
+    graph = build_graph(slice_)
+    link = slice_.chip.scale_up
+    shown = meshes(slice_)
+    return {
+        "slice": str(slice_),
+        "chips": slice_.n_chips,
+        "vertices": graph.number_of_nodes(),
+        "edges": graph.number_of_edges(),
+        "wrap-around": list(wraps(link, slice_.shape)) if isinstance(link, Torus) else "no torus",
+        "meshes (x, y, z)": ["x".join(map(str, mesh.sizes)) for mesh in shown],
+    }
+
+
+LISTS: Mapping[str, Callable[[], list[Row]]] = {
+    "chips": _chips,
+    "models": _models,
+    "layouts": _layouts,
+    "clusters": _clusters,
+}
+ONE: Mapping[str, Callable[[str], Row]] = {
+    "chips": lambda name: get_chip(name).model_dump(mode="json"),
+    "models": lambda name: get_model(name).model_dump(mode="json") | {"n_params": n_params(get_model(name))},
+    "layouts": lambda name: {field: str(getattr(get_layout(name), field)) for field in get_layout(name).__slots__},
+    "clusters": _cluster,
+}
+
+
+def print_rows(found: list[Row] | Row) -> None:
+    """A table of many, or the fields of one."""
+    out = console()
+    if isinstance(found, list):
+        made = table(*found[0])
+        for row in found:
+            made.add_row(*(str(value) for value in row.values()))
+        out.print(made, highlight=False)
+        return
+    for name, value in found.items():
+        if isinstance(value, dict):
+            out.print(f"{name}:", highlight=False)
+            for key, part in value.items():
+                out.print(f"  {key}: {part}", highlight=False, soft_wrap=True)
+        else:
+            out.print(f"{name}: {value}", highlight=False, soft_wrap=True)

@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+def reproduce() -> None:
+    """placeholder"""

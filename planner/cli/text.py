@@ -1,0 +1,149 @@
+"""Plans as tables of 80 columns on stdout, and the talk about them on stderr."""
+
+import os
+from pathlib import Path
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ...hardware_specs.errors import SpecError
+from ...hardware_specs.units import format_bytes, format_seconds
+from ..build import bound_seconds
+from ..result import Objective, PhasePlan, Plan, PlanResult
+
+_WIDTH = 80
+
+
+def console() -> Console:
+    """Stdout, 80 columns wide unless the terminal is wider."""
+    out = Console()
+    return Console(width=max(_WIDTH, out.width)) if out.is_terminal else Console(width=_WIDTH)
+
+
+def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) -> Table:
+    """A plain table; the columns named in `right` hold numbers."""
+    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+    return made
+
+
+def objective_of(text: str | None) -> Objective | None:
+    """The objective by name."""
+    for known in ("latency", "cost", "throughput"):
+        if text == known:
+            return known  # type: ignore[return-value]
+    if text is None:
+        return None
+    raise SpecError(f"objective {text!r} is unknown; choose latency, cost or throughput")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written before any work is done."""
+    folder = path.parent
+    if not folder.is_dir() or path.is_dir() or not os.access(folder, os.W_OK):
+        raise SpecError(f"cannot write {path}: {folder} must be a folder that may be written to")
+
+
+def _mesh(phase: PhasePlan) -> str:
+    mesh = f"{phase.mesh.x}x{phase.mesh.y}x{phase.mesh.z}"
+    outside = "".join(f" {name}{n}" for name, n in (("pp", phase.pp), ("dp", phase.dp)) if n > 1)
+    return mesh + outside
+
+
+def _share(value: float) -> str:
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _interval(phase: PhasePlan) -> str:
+    """Both ends in the unit of the upper one."""
+    if phase.latency_high_s is None:
+        return f"{format_seconds(phase.latency_low_s)} - ?"
+    high, unit = format_seconds(phase.latency_high_s).split(" ")
+    scale = float(high) / phase.latency_high_s
+    return f"{phase.latency_low_s * scale:.3g} - {high} {unit}"
+
+
+def print_result(result: PlanResult) -> None:
+    """The plans, two lines each: prefill and decode."""
+    if not result.plans:
+        return
+    work = result.workload
+    out = console()
+    out.print(
+        f"{result.model} on {result.on}, {work.input_tokens} tokens in, {work.output_tokens} out; best by {result.objective}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    made = table("#", "phase", "chips", "layout", "mesh", "batch", "latency", "low - high", "MFU", right=("chips", "batch", "MFU"))
+    for plan in result.plans:
+        for phase in (plan.prefill, plan.decode):
+            first = phase is plan.prefill
+            made.add_row(
+                str(plan.rank) if first else "",
+                phase.phase,
+                str(phase.n_chips),
+                phase.layout.replace("ws-1d-", "1d-"),
+                _mesh(phase),
+                str(phase.batch),
+                format_seconds(phase.latency_s),
+                _interval(phase),
+                _share(phase.mfu),
+            )
+    out.print(made)
+    best = result.plans[0]
+    price = "no price known" if best.usd_per_mtok_output is None else f"${best.usd_per_mtok_output:.2f} per million output tokens"
+    out.print(
+        f"best: {best.chip_s_per_request:.4g} chip-s a request, {best.output_tokens_per_s:.4g} output tokens/s, {price};\n"
+        f"TTFT {format_seconds(best.prefill.step_s)}, TPOT {format_seconds(best.decode.step_s)}; priced by "
+        f"{_origin(best.decode)}",
+        highlight=False,
+    )
+
+
+def _origin(phase: PhasePlan) -> str:
+    sources = {step.source for step in phase.breakdown}
+    words = {
+        "fitted": f"a fit of {phase.chip}",
+        "extrapolated": f"a fit of another chip or engine, extrapolated to {phase.chip}",
+        "bound": "the roofline bound",
+    }
+    return " and ".join(words[source] for source in ("fitted", "extrapolated", "bound") if source in sources)
+
+
+def print_refusals(result: PlanResult) -> None:
+    """What was tried and what was refused, counted, on stderr."""
+    typer.echo(f"{result.n_candidates:,} candidates priced in {result.seconds:.2f} s", err=True)
+    for reason, count in sorted(result.rejected.items(), key=lambda item: -item[1]):
+        typer.echo(f"  refused {count:>9,}: {reason}", err=True)
+    if result.nearest_miss is not None:
+        typer.echo(f"no feasible plan: {result.nearest_miss}", err=True)
+
+
+def print_phases(plan: Plan) -> None:
+    """Where the time and the memory of each phase go."""
+    out = console()
+    for phase in (plan.prefill, plan.decode):
+        out.print(phase_table(phase))
+        memory = phase.memory
+        parts = (("weights", memory.weights), ("KV", memory.kv_cache), ("activations", memory.activations), ("gathered", memory.gathered))
+        text = ", ".join(f"{name} {format_bytes(value)}" for name, value in parts if value)
+        out.print(f"memory a chip: {format_bytes(memory.total)} of {format_bytes(memory.limit)} ({text})", highlight=False)
+        seconds = bound_seconds(phase.breakdown)
+        share = ", ".join(f"{name} {value / sum(seconds.values()):.2f}" for name, value in seconds.items())
+        out.print(f"bound by {phase.bound}; shares of the pass: {share}\n", highlight=False)
+
+
+def phase_table(phase: PhasePlan, n_rows: int = 8) -> Table:
+    """The steps that take longest, and the rest as one."""
+    name = "one pass of prefill" if phase.phase == "prefill" else "one decode step"
+    made = table("step", "compute", "memory", "links", "fixed", "total", "source", title=f"{name}: {phase.layout}", right=("compute", "memory", "links", "fixed", "total"))
+    steps = sorted(phase.breakdown, key=lambda step: -step.total_s)
+    for step in steps[:n_rows]:
+        numbers = (step.compute_s, step.memory_s, step.comm_s, step.overhead_s, step.total_s)
+        made.add_row(step.step, *(format_seconds(value) if value else "-" for value in numbers), step.source)
+    rest = sum(step.total_s for step in steps[n_rows:])
+    made.add_row(f"{max(len(steps) - n_rows, 0)} more", "", "", "", "", format_seconds(rest) if rest else "-", "")
+    return made
