@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .chip import Chip, Torus, get_chip
 from .errors import SpecError
@@ -174,7 +174,7 @@ def wraps(link: Torus, shape: tuple[int, ...]) -> tuple[bool, ...]:
 
 
 @cache
-def build_graph(slice_: Slice) -> "nx.Graph":
+def build_graph(slice_: Slice) -> "nx.Graph[Any]":
     """The slice as a graph: chips, switches, network ports; an edge knows bytes/s in each direction.
 
     Chips are coordinate tuples; a node's switch is ``("switch", node)``, a chip's network port ``("nic", *chip)``, the
@@ -184,10 +184,13 @@ def build_graph(slice_: Slice) -> "nx.Graph":
 
     link = slice_.chip.scale_up
     if isinstance(link, Torus):
-        graph = nx.grid_graph(dim=list(reversed(slice_.shape)), periodic=list(reversed(wraps(link, slice_.shape))))
-        nx.set_edge_attributes(graph, link.link_bytes_per_s.value, "bytes_per_s")
-        return graph
-    graph = nx.Graph()
+        grid: Any = nx.grid_graph  # the stubs know no list of wrap-arounds
+        torus = grid(dim=list(reversed(slice_.shape)), periodic=list(reversed(wraps(link, slice_.shape))))
+        for _, _, wire in torus.edges(data=True):
+            wire["bytes_per_s"] = link.link_bytes_per_s.value
+        made: nx.Graph[Any] = torus
+        return made
+    graph: nx.Graph[Any] = nx.Graph()
     port = slice_.chip.scale_out_bytes_per_s
     for node, i in itertools.product(*(range(n) for n in slice_.shape)):
         graph.add_edge((node, i), ("switch", node), bytes_per_s=link.bytes_per_s.value)
@@ -195,6 +198,11 @@ def build_graph(slice_: Slice) -> "nx.Graph":
             graph.add_edge((node, i), ("nic", node, i), bytes_per_s=port.value)
             graph.add_edge(("nic", node, i), ("fabric",), bytes_per_s=port.value)
     return graph
+
+
+def _moved(chip: tuple[int, ...], dim: int, place: int) -> tuple[int, ...]:
+    """The chip at another place along one torus axis."""
+    return (*chip[:dim], place, *chip[dim + 1 :])
 
 
 _ALONE = AxisLinks(
@@ -215,8 +223,8 @@ def _torus_line(slice_: Slice, dim: int) -> tuple[int, int]:
     import networkx as nx
 
     graph = build_graph(slice_)
-    zeros = [0] * len(slice_.shape)
-    line = graph.subgraph([tuple([*zeros[:dim], i, *zeros[dim + 1 :]]) for i in range(slice_.shape[dim])])
+    origin = (0,) * len(slice_.shape)
+    line = graph.subgraph([_moved(origin, dim, i) for i in range(slice_.shape[dim])])
     return min(degree for _, degree in line.degree), nx.diameter(line)
 
 
@@ -256,7 +264,9 @@ def _torus_meshes(slice_: Slice, pp: int, dp: int) -> list[Mesh]:
         for owners in itertools.product("xyz", repeat=len(slice_.shape)):
             dims = {axis: tuple(d for d, owner in enumerate(owners) if owner == axis) for axis in "xyz"}
             links = {axis: _torus_axis(slice_, dims[axis], cut) for axis in "xyz"}
-            mapping = " ".join(f"{axis}={'x'.join(str(slice_.shape[d] // cut.get(d, 1)) for d in dims[axis]) or '1'}" for axis in "xyz")
+            mapping = " ".join(
+                f"{axis}={'x'.join(str(slice_.shape[d] // cut.get(d, 1)) for d in dims[axis]) or '1'}" for axis in "xyz"
+            )
             meshes.append(
                 Mesh(
                     x=links["x"], y=links["y"], z=links["z"], pp=pp, dp=dp,
@@ -318,7 +328,7 @@ def _switch_axis(slice_: Slice, stride: int, size: int) -> AxisLinks | None:
         if ("nic", 0, 0) not in graph:
             raise SpecError(f"{slice_.chip_name} claims no network between nodes; stay inside {per_node} chips")
         outer_rate = graph.edges[(0, 0), ("nic", 0, 0)]["bytes_per_s"]
-    hops = nx.shortest_path_length(graph, (0, 0), (0, stride * (inner - 1))) if inner > 1 else 0
+    hops = int(nx.shortest_path_length(graph, (0, 0), (0, stride * (inner - 1)))) if inner > 1 else 0
     rate = graph.edges[(0, 0), ("switch", 0)]["bytes_per_s"]
     return AxisLinks(
         inner=inner,

@@ -19,7 +19,9 @@ from .description import Biases, Model
 
 _UNSUPPORTED_FILE = "unsupported.yaml"
 _HIDDEN, _LAYERS, _HEADS = (rf"(?P<{key}>[1-9]\d*)" for key in ("hidden", "layers", "heads"))
-_GPT_SHAPE = re.compile(rf"gpt[^()]*\(\s*h\s*=\s*{_HIDDEN}\s*,\s*L\s*=\s*{_LAYERS}\s*(?:,\s*heads\s*=\s*{_HEADS}\s*)?\)", re.IGNORECASE)
+_GPT_SHAPE = re.compile(
+    rf"gpt[^()]*\(\s*h\s*=\s*{_HIDDEN}\s*,\s*L\s*=\s*{_LAYERS}\s*(?:,\s*heads\s*=\s*{_HEADS}\s*)?\)", re.IGNORECASE
+)
 _GPT_NAME = re.compile(rf"gpt-h{_HIDDEN}-l{_LAYERS}(?:-heads{_HEADS})?", re.IGNORECASE)
 
 

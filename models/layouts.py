@@ -53,7 +53,19 @@ class Layout:
 
 
 def _layout(name: str, forms: str, *, needs_2d: bool, source: str) -> Layout:
-    return Layout(name, *(parse_form(text) for text in forms.split()), needs_2d, source)
+    stored, used, residual, entry, hidden, exit_, embedding = (parse_form(text) for text in forms.split())
+    return Layout(
+        name=name,
+        stored=stored,
+        used=used,
+        residual=residual,
+        entry=entry,
+        hidden=hidden,
+        exit=exit_,
+        embedding=embedding,
+        needs_2d=needs_2d,
+        source=source,
+    )
 
 
 #                    stored    used      residual    entry    hidden     exit       embedding

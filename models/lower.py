@@ -7,7 +7,7 @@ The lowering says which einsums there are and in which form each needs its opera
 from functools import lru_cache
 
 from .description import Model
-from .forms import AXES, Form, parse_form, without_axes
+from .forms import AXES, Form, without_axes
 from .layouts import AttentionSharding, Layout, get_layout
 from .program import (
     Append,
@@ -15,7 +15,6 @@ from .program import (
     Collective,
     Matmul,
     Pointwise,
-    Role,
     SendRecv,
     ShardedProgram,
     Step,
@@ -54,7 +53,10 @@ class _Builder:
 
     def matmul(self, name: str, pairs: list[tuple[Tensor, Tensor]], outs: tuple[str, ...]) -> list[Tensor]:
         """One einsum over `pairs` of (x, weight). As many `outs` as pairs; one `out` for all sums the products."""
-        made = [Tensor(name=out, form=contract(x.form, w.form), copies=w.copies) for (x, w), out in zip(pairs, outs, strict=False)]
+        made = [
+            Tensor(name=out, form=contract(x.form, w.form), copies=w.copies)
+            for (x, w), out in zip(pairs, outs, strict=False)
+        ]
         xs = tuple(dict.fromkeys(x for x, _ in pairs))
         self.steps.append(Matmul(name=name, x=xs, weights=tuple(w for _, w in pairs), outs=tuple(made)))
         return made
@@ -92,7 +94,12 @@ class _Forms:
     """The declared forms of one layout, with the batch and the heads cut as far as they really are."""
 
     def __init__(
-        self, model: Model, layout: Layout, attention: AttentionSharding, batch_axes: tuple[str, ...], head_axes: tuple[str, ...]
+        self,
+        model: Model,
+        layout: Layout,
+        attention: AttentionSharding,
+        batch_axes: tuple[str, ...],
+        head_axes: tuple[str, ...],
     ) -> None:
         self.layout = layout
         self._batch_axes, self._head_axes = batch_axes, head_axes
@@ -240,7 +247,9 @@ class _Lowering:
     def _merge(self, b: _Builder, parts: list[tuple[Tensor, str]], name: str, update: str, residual: Tensor) -> None:
         """Leave the tensor-parallel region: multiply, add equal partial sums, reduce once, add the residual."""
         weights = self._weight(b, tuple(weight for _, weight in parts), name)
-        exits = [self.forms.exit if weight == "w_out" else self.forms.per_head(self.forms.exit, "H") for _, weight in parts]
+        exits = [
+            self.forms.exit if weight == "w_out" else self.forms.per_head(self.forms.exit, "H") for _, weight in parts
+        ]
         xs = b.bring([(x, form) for (x, _), form in zip(parts, exits, strict=True)], partner=name)
         made = b.matmul(name, list(zip(xs, weights, strict=True)), (update,) * len(parts))
         updates = b.bring([(tensor, residual.form) for tensor in dict.fromkeys(made)], partner=name)

@@ -81,7 +81,9 @@ def head_padded(model: Model, n_heads: int) -> Model:
     SpecError : fewer heads than the model has, or not a multiple of its KV heads
     """
     if n_heads < model.n_heads:
-        raise SpecError(f"{model.name} has {model.n_heads} heads; cannot pad to {n_heads}, give {model.n_heads} or more")
+        raise SpecError(
+            f"{model.name} has {model.n_heads} heads; cannot pad to {n_heads}, give {model.n_heads} or more"
+        )
     is_multihead = model.n_kv_heads == model.n_heads
     changed = {
         "name": f"{model.name}-padded",

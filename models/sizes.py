@@ -69,7 +69,8 @@ class Sizes:
             "C": self.shards(AXES),
         }
         self._dims: list[dict[str, Array]] = [
-            common | {"B": g.n_sequences, "L": g.new_tokens, "S": np.add(g.past_tokens, g.new_tokens)} for g in self.groups
+            common | {"B": g.n_sequences, "L": g.new_tokens, "S": np.add(g.past_tokens, g.new_tokens)}
+            for g in self.groups
         ]
 
     def shards(self, axes: tuple[str, ...]) -> Array:

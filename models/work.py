@@ -106,7 +106,8 @@ def tiled_weights(step: Matmul, sizes: Sizes, side: int) -> Array:
     """Elements of a matmul's weights once both sides of each are filled up to whole tiles of `side`."""
     total: Array = 0.0
     for weight in step.weights:
-        inner, outer = 1.0, 1.0
+        inner: Array = 1.0
+        outer: Array = 1.0
         for dim, axes in weight.form.dims:
             if any(dim in x.form.letters for x in step.x):
                 inner = inner * sizes.local(0, dim, axes)

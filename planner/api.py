@@ -193,7 +193,11 @@ def _different(pairs: list[Pair]) -> list[Pair]:
     kept = []
     for pair in pairs:
         choices = (pair.prefill, pair.decode)
-        priced = (*((c.slice, c.setting.formats, c.batch) for c in choices), f"{pair.latency_s:.12g}", f"{pair.chip_s:.12g}")
+        priced = (
+            *((c.slice, c.setting.formats, c.batch) for c in choices),
+            f"{pair.latency_s:.12g}",
+            f"{pair.chip_s:.12g}",
+        )
         named = tuple(
             (c.slice, c.setting.layout, c.setting.attention, c.setting.formats, c.setting.pp, c.setting.dp, c.batch)
             for c in choices

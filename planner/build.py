@@ -119,7 +119,9 @@ def _price(request: PlanRequest, choice: Choice, engine: Engine) -> _Priced:
     setting = choice.setting
     mesh = wanted_meshes(request, choice.slice, setting.pp, setting.dp)[choice.mesh_index]
     machine = make_machine(choice.slice.chip, [mesh])
-    price = price_phase(setting, machine, np.array([float(choice.batch)]), engine, n_microbatches=float(choice.n_microbatches))
+    price = price_phase(
+        setting, machine, np.array([float(choice.batch)]), engine, n_microbatches=float(choice.n_microbatches)
+    )
     sequences = math.ceil(math.ceil(choice.batch / setting.dp) / choice.n_microbatches)
     axes = batch_axes(mesh.sizes, sequences)
     program, sizes = bind(setting, machine, float(sequences), axes, engine)
@@ -162,10 +164,10 @@ def _interval(
 def _memory(request: PlanRequest, choice: Choice, priced: _Priced) -> MemoryShare:
     memory = priced.price.memory
     return MemoryShare(
-        weights=float(memory.weights[0]),
-        kv_cache=float(memory.kv_cache[0]),
-        activations=float(memory.activations[0]),
-        gathered=float(memory.gathered[0]),
+        weights=float(np.ravel(memory.weights)[0]),
+        kv_cache=float(np.ravel(memory.kv_cache)[0]),
+        activations=float(np.ravel(memory.activations)[0]),
+        gathered=float(np.ravel(memory.gathered)[0]),
         limit=choice.slice.chip.hbm_bytes.value * request.memory_share,
     )
 

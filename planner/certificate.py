@@ -52,7 +52,7 @@ def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
     program = lower(
         request.model,
         phase.ffn,
-        phase.attention,  # type: ignore[arg-type]
+        phase.attention,
         batch_axes=batch_axes(sizes, sequences),
         head_axes=head_axes,
     )

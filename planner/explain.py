@@ -50,7 +50,9 @@ def read_result(path: Path) -> PlanResult:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SpecError(f"{path} is no plan: {where}: {first['msg']}; write one with `shardwise plan ... --json`") from None
+        raise SpecError(
+            f"{path} is no plan: {where}: {first['msg']}; write one with `shardwise plan ... --json`"
+        ) from None
 
 
 def explain_plan(result: PlanResult, rank: int = 1) -> Explanation:
@@ -61,7 +63,9 @@ def explain_plan(result: PlanResult, rank: int = 1) -> Explanation:
     best = plans[rank]
     return Explanation(
         headline=_headline(result, best),
-        bound={p.phase: {str(k): v for k, v in bound_seconds(p.breakdown).items()} for p in (best.prefill, best.decode)},
+        bound={
+            p.phase: {str(k): v for k, v in bound_seconds(p.breakdown).items()} for p in (best.prefill, best.decode)
+        },
         runners_up=tuple(_runner_up(result, best, other) for other in result.plans if other.rank != rank),
         notes=_notes(result, best),
     )
@@ -94,7 +98,9 @@ def _runner_up(result: PlanResult, best: Plan, other: Plan) -> RunnerUp:
     else:
         delta = f"{other.chip_s_per_request - best.chip_s_per_request:+.3g} chip-s"
         why = _batch_reason(best, other) or f"more {_WORDS[worst]} a request"
-    return RunnerUp(rank=other.rank, prefill=_phase(other, "prefill"), decode=_phase(other, "decode"), delta=delta, why=why)
+    return RunnerUp(
+        rank=other.rank, prefill=_phase(other, "prefill"), decode=_phase(other, "decode"), delta=delta, why=why
+    )
 
 
 def _batch_reason(best: Plan, other: Plan) -> str | None:

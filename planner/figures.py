@@ -11,7 +11,18 @@ from .result import PhasePlan, PlanResult
 
 # The page must not offer to send anything anywhere.
 _CONFIG = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": ""}
-_COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0")
+_COLOURS = (
+    "#4269d0",
+    "#efb118",
+    "#ff725c",
+    "#6cc5b0",
+    "#3ca951",
+    "#ff8ab7",
+    "#a463f2",
+    "#97bbf5",
+    "#9c6b4e",
+    "#9498a0",
+)
 
 
 def frontier_page(result: PlanResult) -> go.Figure:

@@ -63,7 +63,9 @@ class PlanRequest:
     @property
     def is_pinned(self) -> bool:
         """Whether the user fixed how the model is cut, so that no candidate at all is a mistake in the request."""
-        return any(v is not None for v in (self.mesh, self.tp, self.pp, self.dp, self.prefill_layouts, self.decode_layouts))
+        return any(
+            v is not None for v in (self.mesh, self.tp, self.pp, self.dp, self.prefill_layouts, self.decode_layouts)
+        )
 
     def engine_name(self, slice_: Slice) -> str:
         """The engine profile that runs a slice of this request."""
@@ -172,7 +174,9 @@ def _list(value: str | Sequence[str] | None, default: str) -> list[str]:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
 
 
-def _formats(model: Model, weights: str | Sequence[str] | None, kv_dtype: str | Sequence[str] | None) -> tuple[Formats, ...]:
+def _formats(
+    model: Model, weights: str | Sequence[str] | None, kv_dtype: str | Sequence[str] | None
+) -> tuple[Formats, ...]:
     """Every pair of the formats named; activations stay in 16 bits and the cache follows them unless said."""
     native = parse_dtype(model.weights_dtype)
     made = []
@@ -180,7 +184,8 @@ def _formats(model: Model, weights: str | Sequence[str] | None, kv_dtype: str | 
         weight = parse_dtype(name)
         activations = _activations(weight, native)
         made += [
-            Formats(weights=weight, activations=activations, kv=parse_dtype(kv)) for kv in _list(kv_dtype, activations.name)
+            Formats(weights=weight, activations=activations, kv=parse_dtype(kv))
+            for kv in _list(kv_dtype, activations.name)
         ]
     return tuple(made)
 

@@ -124,12 +124,13 @@ def rank(request: PlanRequest, pairs: list[Pair]) -> list[Pair]:
 
 
 Groups = dict[tuple[object, ...], PricedCells]
+_Part = tuple[Cells, NDArray[np.int64], dict[str, NDArray[np.float64]]]
 
 
 def _price(request: PlanRequest, slice_: Slice, phase: PhaseName, found: Found) -> Groups:
     """Price every candidate of a phase on a slice, grouped by what both phases of a pair must share."""
     engine = request.calibration(slice_).engine
-    priced: dict[tuple[object, ...], list[tuple[Cells, NDArray[np.int64], dict[str, NDArray[np.float64]]]]] = {}
+    priced: dict[tuple[object, ...], list[_Part]] = {}
     machines = {}
     for cells in phase_cells(request, slice_, phase, engine, found.rejected):
         key = (cells.setting.pp, cells.setting.dp)
@@ -140,24 +141,32 @@ def _price(request: PlanRequest, slice_: Slice, phase: PhaseName, found: Found) 
             cells.setting, take(machine, cells.mesh), cells.batch, engine, n_microbatches=cells.n_microbatches
         )
         found.n_phase_cells += len(cells.batch)
+        memory = price.memory
         columns = {
             "latency_s": price.latency_s,
             "pass_s": price.pass_s,
             "chip_s": price.latency_s * slice_.n_chips / cells.batch,
             "batch": cells.batch,
-            "weights_bytes": price.memory.weights,
-            "kv_bytes": price.memory.kv_cache,
-            "work_bytes": price.memory.activations + price.memory.gathered,
+            "weights_bytes": np.asarray(memory.weights),
+            "kv_bytes": np.asarray(memory.kv_cache),
+            "work_bytes": np.asarray(memory.activations + memory.gathered),
         }
         stored = LAYOUTS[cells.setting.layout].stored
         for i in np.unique(cells.mesh):
             index = np.flatnonzero(cells.mesh == i)
-            shared = (*key, int(i), stored, cells.setting.head_axes, formats_key(cells.setting.formats), cells.setting.page_size)
+            shared = (
+                *key,
+                int(i),
+                stored,
+                cells.setting.head_axes,
+                formats_key(cells.setting.formats),
+                cells.setting.page_size,
+            )
             priced.setdefault(shared, []).append((cells, index, columns))
     return {key: _join(parts) for key, parts in priced.items()}
 
 
-def _join(parts: list[tuple[Cells, NDArray[np.int64], dict[str, NDArray[np.float64]]]]) -> PricedCells:
+def _join(parts: list[_Part]) -> PricedCells:
     columns = {name: np.concatenate([c[name][i] for _, i, c in parts]) for name in parts[0][2]}
     return PricedCells(choices=[(cells, int(j)) for cells, index, _ in parts for j in index], **columns)
 
@@ -285,7 +294,16 @@ def _pair_across_slices(
             # the slower pool sets the pace
             rate = np.minimum(p_slice.n_chips / p.chip_s[:, None], d_slice.n_chips / d.chip_s[None, :])
             _keep(
-                request, p, d, ok, latency, chip, rate, found, shared=False, handoff_s=np.broadcast_to(handoff, latency.shape)
+                request,
+                p,
+                d,
+                ok,
+                latency,
+                chip,
+                rate,
+                found,
+                shared=False,
+                handoff_s=np.broadcast_to(handoff, latency.shape),
             )
 
 

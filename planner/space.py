@@ -33,7 +33,9 @@ class Cells:
     n_microbatches: NDArray[np.float64]
 
 
-def phase_cells(request: PlanRequest, slice_: Slice, phase: PhaseName, engine: Engine, refused: Counter[str]) -> Iterator[Cells]:
+def phase_cells(
+    request: PlanRequest, slice_: Slice, phase: PhaseName, engine: Engine, refused: Counter[str]
+) -> Iterator[Cells]:
     """Enumerate a phase on a slice, counting what is refused before it is priced."""
     batches = request.prefill_batches if phase == "prefill" else request.decode_batches
     for pp, dp in splits(slice_):
@@ -46,7 +48,9 @@ def phase_cells(request: PlanRequest, slice_: Slice, phase: PhaseName, engine: E
         for layout, attention in _layouts(request, slice_, phase):
             for head_axes in _head_choices(request.model, layout):
                 named = (request.prefill_layouts if phase == "prefill" else request.decode_layouts) is not None
-                own = [i for i, mesh in enumerate(usable) if is_canonical(layout.name, attention, mesh.sizes, named=named)]
+                own = [
+                    i for i, mesh in enumerate(usable) if is_canonical(layout.name, attention, mesh.sizes, named=named)
+                ]
                 chosen = _fitting(request.model, layout, head_axes, usable, own, len(batches), refused)
                 if not chosen:
                     continue
@@ -136,9 +140,7 @@ def is_canonical(layout: str, attention: str, sizes: tuple[int, int, int], *, na
 _REPLICATION_FOR_NOTHING = "heads divide, no need to replicate attention"
 
 
-def misfit(
-    model: Model, layout: Layout, head_axes: tuple[str, ...], sizes: tuple[int, int, int]
-) -> str | None:
+def misfit(model: Model, layout: Layout, head_axes: tuple[str, ...], sizes: tuple[int, int, int]) -> str | None:
     """Why a layout of a model cannot lie on a mesh, or None."""
     size = dict(zip(AXES, sizes, strict=True))
     shards = _product(size, head_axes)

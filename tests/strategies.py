@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hypothesis import strategies as st
-
 from shardwise.hardware_specs.cluster import Mesh, meshes, parse_pool
 from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.models.description import Model
@@ -72,7 +71,9 @@ def form_pairs(draw: st.DrawFn, dims: str = "BF") -> tuple[Form, Form]:
     """Start and goal over the same dimensions; what is partial in the goal is so at the start."""
     places = [*dims, "partial", "nowhere"]
     begin = {axis: draw(st.sampled_from(places)) for axis in AXES}
-    end = {axis: draw(st.sampled_from([p for p in places if p != "partial" or begin[axis] == "partial"])) for axis in AXES}
+    end = {
+        axis: draw(st.sampled_from([p for p in places if p != "partial" or begin[axis] == "partial"])) for axis in AXES
+    }
     return _form(draw, dims, begin), _form(draw, dims, end)
 
 
@@ -109,7 +110,9 @@ def meshes_of(*pools: str) -> list[tuple[str, Mesh]]:
 @st.composite
 def machines(draw: st.DrawFn) -> Machine:
     """One mesh on a small torus or behind switches."""
-    pool, mesh = draw(st.sampled_from(meshes_of("tpu-v4:2x2x4", "tpu-v4:4x4x4", "tpu-v5e:4x4", "h100-sxm:8", "h100-sxm:2x8")))
+    pool, mesh = draw(
+        st.sampled_from(meshes_of("tpu-v4:2x2x4", "tpu-v4:4x4x4", "tpu-v5e:4x4", "h100-sxm:8", "h100-sxm:2x8"))
+    )
     return make_machine(parse_pool(pool)[0].chip, [mesh])
 
 
@@ -117,6 +120,7 @@ def faster_wires(machine: Machine, factor: float) -> Machine:
     """All wires `factor` times as fast."""
     rates = ("inner_bytes_per_s", "ring_bytes_per_s", "exchange_bytes_per_s", "outer_bytes_per_s")
     axes = {
-        axis: replace(links, **{name: getattr(links, name) * factor for name in rates}) for axis, links in machine.axes.items()
+        axis: replace(links, **{name: getattr(links, name) * factor for name in rates})
+        for axis, links in machine.axes.items()
     }
     return replace(machine, axes=axes, stage_bytes_per_s=machine.stage_bytes_per_s * factor)

@@ -2,4 +2,4 @@
 
 
 def calibrate() -> None:
-    """placeholder"""
+    """Placeholder"""

@@ -50,7 +50,13 @@ def _models() -> list[Row]:
 
 def _layouts() -> list[Row]:
     return [
-        {"layout": x.name, "W_in stored": str(x.stored), "W_in used": str(x.used), "between blocks": str(x.residual), "source": x.source}
+        {
+            "layout": x.name,
+            "W_in stored": str(x.stored),
+            "W_in used": str(x.used),
+            "between blocks": str(x.residual),
+            "source": x.source,
+        }
         for x in LAYOUTS.values()
     ]
 
@@ -67,7 +73,9 @@ def _clusters() -> list[Row]:
                 "domain": link.max_chips if isinstance(link, Torus) else link.domain_chips,
                 "GB/s a direction": f"{(link.link_bytes_per_s if isinstance(link, Torus) else link.bytes_per_s).value / 1e9:.4g}"
                 + (" a link" if torus else " a chip"),
-                "network GB/s": "-" if chip.scale_out_bytes_per_s is None else f"{chip.scale_out_bytes_per_s.value / 1e9:.4g}",
+                "network GB/s": "-"
+                if chip.scale_out_bytes_per_s is None
+                else f"{chip.scale_out_bytes_per_s.value / 1e9:.4g}",
             }
         )
     return rows

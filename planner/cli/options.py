@@ -13,7 +13,9 @@ Output = Annotated[int, typer.Option("--output", help="Output tokens of a reques
 Batch = Annotated[int | None, typer.Option("--batch", help="Sequences at once, both phases.")]
 PrefillBatch = Annotated[int | None, typer.Option("--prefill-batch", help="Sequences at once in prefill.")]
 DecodeBatch = Annotated[int | None, typer.Option("--decode-batch", help="Sequences at once in decode.")]
-Weights = Annotated[str | None, typer.Option("--weights", help="Weight format(s), comma-separated: bf16, int8, fp8, ...")]
+Weights = Annotated[
+    str | None, typer.Option("--weights", help="Weight format(s), comma-separated: bf16, int8, fp8, ...")
+]
 KvDtype = Annotated[str | None, typer.Option("--kv-dtype", help="KV cache format(s), comma-separated.")]
 PageSize = Annotated[str, typer.Option("--page-size", help="Tokens a KV page, comma-separated; 1 is contiguous.")]
 Prefill = Annotated[str | None, typer.Option("--prefill", help="Prefill layout(s), e.g. wg-xyz/batch.")]

@@ -2,4 +2,4 @@
 
 
 def reproduce() -> None:
-    """placeholder"""
+    """Placeholder"""

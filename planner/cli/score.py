@@ -2,4 +2,4 @@
 
 
 def score() -> None:
-    """placeholder"""
+    """Placeholder"""

@@ -24,7 +24,9 @@ def console() -> Console:
 
 def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) -> Table:
     """A plain table; the columns named in `right` hold numbers."""
-    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    made = Table(
+        box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False
+    )
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", no_wrap=True)
     return made
@@ -34,7 +36,7 @@ def objective_of(text: str | None) -> Objective | None:
     """The objective by name."""
     for known in ("latency", "cost", "throughput"):
         if text == known:
-            return known  # type: ignore[return-value]
+            return known
     if text is None:
         return None
     raise SpecError(f"objective {text!r} is unknown; choose latency, cost or throughput")
@@ -48,9 +50,11 @@ def check_writable(path: Path) -> None:
 
 
 def _mesh(phase: PhasePlan) -> str:
-    mesh = f"{phase.mesh.x}x{phase.mesh.y}x{phase.mesh.z}"
-    outside = "".join(f" {name}{n}" for name, n in (("pp", phase.pp), ("dp", phase.dp)) if n > 1)
-    return mesh + outside
+    """Mesh sizes; for one axis its tp; stages and replicas outside."""
+    mesh = phase.mesh
+    flat = mesh.y == mesh.z == 1
+    inside = f"tp{phase.tp}" if flat else f"{mesh.x}x{mesh.y}x{mesh.z}"
+    return inside + "".join(f" {name}{n}" for name, n in (("pp", phase.pp), ("dp", phase.dp)) if n > 1)
 
 
 def _share(value: float) -> str:
@@ -77,14 +81,13 @@ def print_result(result: PlanResult) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    made = table("#", "phase", "chips", "layout", "mesh", "batch", "latency", "low - high", "MFU", right=("chips", "batch", "MFU"))
+    made = table("#", "phase", "layout", "mesh", "batch", "latency", "low - high", "MFU", right=("batch", "MFU"))
     for plan in result.plans:
         for phase in (plan.prefill, plan.decode):
             first = phase is plan.prefill
             made.add_row(
                 str(plan.rank) if first else "",
-                phase.phase,
-                str(phase.n_chips),
+                phase.phase if plan.shared else f"{phase.phase} {phase.n_chips}",
                 phase.layout.replace("ws-1d-", "1d-"),
                 _mesh(phase),
                 str(phase.batch),
@@ -94,9 +97,13 @@ def print_result(result: PlanResult) -> None:
             )
     out.print(made)
     best = result.plans[0]
-    price = "no price known" if best.usd_per_mtok_output is None else f"${best.usd_per_mtok_output:.2f} per million output tokens"
+    price = (
+        "no price known"
+        if best.usd_per_mtok_output is None
+        else f"${best.usd_per_mtok_output:.2f} per million output tokens"
+    )
     out.print(
-        f"best: {best.chip_s_per_request:.4g} chip-s a request, {best.output_tokens_per_s:.4g} output tokens/s, {price};\n"
+        f"best: {best.chip_s_per_request:.4g} chip-s a request, {best.output_tokens_per_s:.4g} output tokens/s, {price}; "
         f"TTFT {format_seconds(best.prefill.step_s)}, TPOT {format_seconds(best.decode.step_s)}; priced by "
         f"{_origin(best.decode)}",
         highlight=False,
@@ -128,9 +135,16 @@ def print_phases(plan: Plan) -> None:
     for phase in (plan.prefill, plan.decode):
         out.print(phase_table(phase))
         memory = phase.memory
-        parts = (("weights", memory.weights), ("KV", memory.kv_cache), ("activations", memory.activations), ("gathered", memory.gathered))
+        parts = (
+            ("weights", memory.weights),
+            ("KV", memory.kv_cache),
+            ("activations", memory.activations),
+            ("gathered", memory.gathered),
+        )
         text = ", ".join(f"{name} {format_bytes(value)}" for name, value in parts if value)
-        out.print(f"memory a chip: {format_bytes(memory.total)} of {format_bytes(memory.limit)} ({text})", highlight=False)
+        out.print(
+            f"memory a chip: {format_bytes(memory.total)} of {format_bytes(memory.limit)} ({text})", highlight=False
+        )
         seconds = bound_seconds(phase.breakdown)
         share = ", ".join(f"{name} {value / sum(seconds.values()):.2f}" for name, value in seconds.items())
         out.print(f"bound by {phase.bound}; shares of the pass: {share}\n", highlight=False)
@@ -139,7 +153,17 @@ def print_phases(plan: Plan) -> None:
 def phase_table(phase: PhasePlan, n_rows: int = 8) -> Table:
     """The steps that take longest, and the rest as one."""
     name = "one pass of prefill" if phase.phase == "prefill" else "one decode step"
-    made = table("step", "compute", "memory", "links", "fixed", "total", "source", title=f"{name}: {phase.layout}", right=("compute", "memory", "links", "fixed", "total"))
+    made = table(
+        "step",
+        "compute",
+        "memory",
+        "links",
+        "fixed",
+        "total",
+        "source",
+        title=f"{name}: {phase.layout}",
+        right=("compute", "memory", "links", "fixed", "total"),
+    )
     steps = sorted(phase.breakdown, key=lambda step: -step.total_s)
     for step in steps[:n_rows]:
         numbers = (step.compute_s, step.memory_s, step.comm_s, step.overhead_s, step.total_s)

@@ -120,7 +120,9 @@ def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False
     profile = get_engine(engine or default_engine(chip))
     fits = load_fits()
     if bound or not fits:
-        return Calibration(engine=make_engine(profile, Constants(), "bound"), origin="bound", fit_chip=None, free=(), interval_log=None)
+        return Calibration(
+            engine=make_engine(profile, Constants(), "bound"), origin="bound", fit_chip=None, free=(), interval_log=None
+        )
     name = chip.name if chip.name in fits else _RELATIVES.get(chip.vendor.lower())
     if name not in fits:
         return calibration_of(chip, engine, bound=True)

@@ -1,7 +1,7 @@
 """Time of a collective over mesh axes: latency of its hops, and volume over the wires of those axes."""
 
+import math
 from collections.abc import Sequence
-from functools import reduce
 
 import numpy as np
 
@@ -12,14 +12,22 @@ from .machine import AxisArrays, Machine
 
 
 def _product(values: Sequence[Array]) -> Array:
-    return reduce(np.multiply, values, 1.0)
+    return math.prod(values, start=1.0)
+
+
+def _largest(values: Sequence[Array]) -> Array:
+    return np.max(np.stack(np.broadcast_arrays(*values)), axis=0)
+
+
+def _smallest(values: Sequence[Array]) -> Array:
+    return np.min(np.stack(np.broadcast_arrays(*values)), axis=0)
 
 
 def _inside_rate(links: Sequence[AxisArrays], machine: Machine, *, axes_at_once: bool) -> Array:
     """Rate inside the fast domain: all torus axes at once, or one ring; axes behind one port share it either way."""
     if machine.shared_port or not axes_at_once:
-        return reduce(np.maximum, [axis.ring_bytes_per_s for axis in links], 1.0)
-    return reduce(np.add, [axis.inner_bytes_per_s for axis in links], 0.0)
+        return _largest([axis.ring_bytes_per_s for axis in links])
+    return sum((axis.inner_bytes_per_s for axis in links), start=0.0)
 
 
 def collective_time_s(
@@ -53,11 +61,11 @@ def collective_time_s(
     inner, outer = _product([axis.inner for axis in links]), _product([axis.outer for axis in links])
     rate = np.maximum(_inside_rate(links, machine, axes_at_once=axes_at_once), 1.0)
     if kind in ("all_to_all", "permute"):
-        rate = reduce(np.minimum, [axis.exchange_bytes_per_s for axis in links], rate)
+        rate = np.minimum(rate, _smallest([axis.exchange_bytes_per_s for axis in links]))
         inside, across = (inner - 1.0) / (inner * outer), (outer - 1.0) / outer
     else:
         inside, across = (inner - 1.0) / inner, (outer - 1.0) / (outer * inner)
-    network = reduce(np.minimum, [axis.outer_bytes_per_s for axis in links])
+    network = _smallest([axis.outer_bytes_per_s for axis in links])
     return full_bytes * np.maximum(inside / (rate * efficiency), across / (network * network_efficiency))
 
 
@@ -70,9 +78,9 @@ def collective_latency_s(
     """
     links = [machine.axes[axis] for axis in axes]
     size = _product([np.multiply(axis.inner, axis.outer) for axis in links])
-    hops = reduce(np.add, [axis.inner_hops for axis in links], 0.0)
+    hops = sum((axis.inner_hops for axis in links), start=0.0)
     at_once = axes_at_once or machine.shared_port
-    launches = 1.0 if at_once else reduce(np.add, [axis.n_lines for axis in links], 0.0)
+    launches = 1.0 if at_once else sum((axis.n_lines for axis in links), start=0.0)
     passes = 2.0 if kind == "all_reduce" else 1.0
     latency = launches * constants.collective_launch_s + passes * hops * constants.hop_s
     return np.where(np.greater(size, 1.0), latency, 0.0)

@@ -69,10 +69,14 @@ def predict_case_s(case: FitCase, engine: Engine) -> float:
     """Seconds of a case on its best mesh."""
     total = 0.0
     for part in case.parts:
-        shardings: Sequence[AttentionSharding] = ATTENTION_SHARDINGS[:2] if part.attention_open else (part.setting.attention,)
+        shardings: Sequence[AttentionSharding] = (
+            ATTENTION_SHARDINGS[:2] if part.attention_open else (part.setting.attention,)
+        )
         times = []
         for slice_ in case.slices:
-            usable = [m for m in meshes(slice_, part.setting.pp, part.setting.dp) if usable_mesh(part.setting.layout, m.sizes)]
+            usable = [
+                m for m in meshes(slice_, part.setting.pp, part.setting.dp) if usable_mesh(part.setting.layout, m.sizes)
+            ]
             if not usable:
                 continue
             machine = make_machine(slice_.chip, usable)
@@ -120,7 +124,7 @@ def fit_constants(cases: Sequence[FitCase], *, chip: str, engine: str, free: Seq
             log_ratios,
             np.array([scale if name.endswith("_s") else 1.0 for name in free]),
             bounds=bounds,
-            diff_step=1e-3,
+            diff_step=np.full(len(free), 1e-3),
         )
         for scale in _STARTS
     ]

@@ -56,7 +56,8 @@ def make_machine(chip: Chip, meshes: Sequence[Mesh]) -> Machine:
         return float(values[0]) if len(values) == 1 else np.array(values, float)
 
     axes = {
-        axis: AxisArrays(**{name: stack([getattr(getattr(m, axis), name) for m in meshes]) for name in _FIELDS}) for axis in AXES
+        axis: AxisArrays(**{name: stack([getattr(getattr(m, axis), name) for m in meshes]) for name in _FIELDS})
+        for axis in AXES
     }
     return Machine(
         chip=chip,
@@ -73,7 +74,8 @@ def take(machine: Machine, index: np.ndarray) -> Machine:
         return values if np.ndim(values) == 0 else np.asarray(values)[index]
 
     axes = {
-        axis: AxisArrays(**{name: pick(getattr(links, name)) for name in _FIELDS}) for axis, links in machine.axes.items()
+        axis: AxisArrays(**{name: pick(getattr(links, name)) for name in _FIELDS})
+        for axis, links in machine.axes.items()
     }
     return Machine(
         chip=machine.chip,

@@ -99,7 +99,7 @@ def price_phase(
     """
     n = len(batch)
     n_micro = np.broadcast_to(np.asarray(n_microbatches, np.float64), (n,))
-    sequences = ceil_div(ceil_div(batch, setting.dp), n_micro)
+    sequences = np.asarray(ceil_div(ceil_div(batch, setting.dp), n_micro), np.float64)
     prefix = np.broadcast_to(batch_prefix(machine.mesh, sequences), (n,))
     parts = [np.flatnonzero(prefix == length) for length in np.unique(prefix)]
     if len(parts) == 1:
@@ -140,7 +140,10 @@ def _price_prefix(
         latency_s=np.broadcast_to(pass_s * n_passes, shape),
         flop=np.broadcast_to(n_micro * program_flop(program, sizes, setting, engine), shape),
         memory=MemoryBytes(
-            **{k: np.broadcast_to(getattr(memory, k), shape) for k in ("weights", "kv_cache", "activations", "gathered")}
+            **{
+                k: np.broadcast_to(getattr(memory, k), shape)
+                for k in ("weights", "kv_cache", "activations", "gathered")
+            }
         ),
     )
 

@@ -15,7 +15,6 @@ from ...models.work import Formats, Work, step_work, tiled_weights
 from .collectives import collective_latency_s, collective_time_s
 from .constants import Constants
 from .machine import Machine
-from .roofline import roofline_time_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +90,9 @@ def _work(step: Step, sizes: Sizes, formats: Formats, engine: Engine) -> Work:
     return step_work(step, sizes, formats, materialised_scores=engine.materialised_scores)
 
 
-def _local(step: Step, part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine) -> StepPrice:
+def _local(
+    step: Step, part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine
+) -> StepPrice:
     """A step on the chip alone."""
     work, constants = _work(step, sizes, formats, engine), engine.constants
     dtype = formats.matmul if isinstance(step, Matmul) else formats.activations
@@ -134,19 +135,26 @@ def _collective(
         network_efficiency=constants.network_efficiency,
         axes_at_once=engine.axes_at_once and not step.looped,
     )
-    latency_s = collective_latency_s(
-        step.kind, step.axes, machine, constants, axes_at_once=engine.axes_at_once
-    )
+    latency_s = collective_latency_s(step.kind, step.axes, machine, constants, axes_at_once=engine.axes_at_once)
     exposed_s = busy_s
     if step.looped and step.partner is not None:
         exposed_s = np.maximum(busy_s - hidden[step.partner], 0.0)
         hidden[step.partner] = np.maximum(hidden[step.partner] - busy_s, 0.0)
     return StepPrice(
-        name=step.name, part=part, count=count, compute_s=0.0, memory_s=0.0, comm_s=exposed_s, overhead_s=latency_s, is_collective=True
+        name=step.name,
+        part=part,
+        count=count,
+        compute_s=0.0,
+        memory_s=0.0,
+        comm_s=exposed_s,
+        overhead_s=latency_s,
+        is_collective=True,
     )
 
 
-def _send(step: SendRecv, part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine) -> StepPrice:
+def _send(
+    step: SendRecv, part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine
+) -> StepPrice:
     work = _work(step, sizes, formats, engine)
     rate = machine.stage_bytes_per_s * engine.constants.network_efficiency
     latency_s = engine.constants.collective_launch_s

@@ -5,7 +5,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-
 from shardwise.hardware_specs import chip as chip_module
 from shardwise.hardware_specs.chip import Chip, Switch, Torus, get_chip, load_chips, read_chip
 from shardwise.hardware_specs.dtypes import DTYPES

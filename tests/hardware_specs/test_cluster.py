@@ -4,7 +4,6 @@ import math
 
 import networkx as nx
 import pytest
-
 from shardwise.hardware_specs.chip import get_chip, load_chips
 from shardwise.hardware_specs.cluster import Mesh, Slice, build_graph, meshes, parse_pool, splits
 from shardwise.hardware_specs.errors import SpecError
@@ -50,7 +49,9 @@ def test_a_torus_wraps_around_only_where_the_slice_does(pool: str, wraps: tuple[
     assert _wraps(pool) == wraps
 
 
-@pytest.mark.parametrize("pool", ["tpu-v4:4x4x4", "tpu-v4:4x4x8", "tpu-v4:2x2x4", "tpu-v5e:8x8", "tpu-v5e:16x16", "tpu-v4:1x1x1"])
+@pytest.mark.parametrize(
+    "pool", ["tpu-v4:4x4x4", "tpu-v4:4x4x8", "tpu-v4:2x2x4", "tpu-v5e:8x8", "tpu-v5e:16x16", "tpu-v4:1x1x1"]
+)
 def test_a_torus_is_a_grid_of_chips_with_links_of_one_rate(pool: str) -> None:
     slice_ = _slice(pool)
     graph = build_graph(slice_)
@@ -131,7 +132,11 @@ def test_an_axis_over_nodes_is_split_at_the_switch() -> None:
     axis = _mesh("h100-sxm:2x8", (16, 1, 1)).x
     assert (axis.inner, axis.outer, axis.inner_hops) == (8, 2, 2)
     assert (axis.inner_bytes_per_s, axis.outer_bytes_per_s) == (450e9, 50e9)
-    spans = {(mesh.x.inner, mesh.x.outer, mesh.y.inner, mesh.y.outer) for mesh in meshes(_slice("h100-sxm:2x8")) if mesh.sizes == (2, 8, 1)}
+    spans = {
+        (mesh.x.inner, mesh.x.outer, mesh.y.inner, mesh.y.outer)
+        for mesh in meshes(_slice("h100-sxm:2x8"))
+        if mesh.sizes == (2, 8, 1)
+    }
     # x innermost, then y over both nodes; or y fills a node and x goes over nodes alone
     assert spans == {(2, 1, 4, 2), (1, 2, 8, 1)}
 
@@ -155,7 +160,16 @@ def test_a_chip_without_a_network_cannot_span_nodes() -> None:
         meshes(slice_)
 
 
-_POOLS = ["tpu-v4:1", "tpu-v4:2x2x1", "tpu-v4:4x4x4", "tpu-v4:4x4x8", "tpu-v5e:8x8", "h100-sxm:8", "h100-sxm:3", "h100-sxm:2x8"]
+_POOLS = [
+    "tpu-v4:1",
+    "tpu-v4:2x2x1",
+    "tpu-v4:4x4x4",
+    "tpu-v4:4x4x8",
+    "tpu-v5e:8x8",
+    "h100-sxm:8",
+    "h100-sxm:3",
+    "h100-sxm:2x8",
+]
 
 
 @pytest.mark.parametrize("pool", _POOLS)

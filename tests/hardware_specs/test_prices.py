@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-
 from shardwise.hardware_specs import prices
 from shardwise.hardware_specs.chip import get_chip, load_chips
 from shardwise.hardware_specs.errors import SpecError, UnknownNameError

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from shardwise.hardware_specs.dtypes import DTYPES, parse_dtype
 from shardwise.hardware_specs.errors import SpecError, UnknownNameError
 from shardwise.hardware_specs.names import index_by_name, name_key

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.hardware_specs.errors import SpecError, UnknownNameError
 from shardwise.models.catalogue import UnsupportedModelError, get_model, gpt_model, load_models, read_model
@@ -51,7 +50,9 @@ def test_names_as_others_write_them(text: str, name: str) -> None:
     assert get_model(text).name == name
 
 
-@pytest.mark.parametrize("text", ["mistralai/Mixtral-8x7B-v0.1", "DeepSeek-R1/V3", "Qwen/Qwen3.5-397B-A17B", "Deci/DeciLM-7B"])
+@pytest.mark.parametrize(
+    "text", ["mistralai/Mixtral-8x7B-v0.1", "DeepSeek-R1/V3", "Qwen/Qwen3.5-397B-A17B", "Deci/DeciLM-7B"]
+)
 def test_a_model_beyond_the_description_is_refused_with_the_reason(text: str) -> None:
     with pytest.raises(UnsupportedModelError, match=r"cannot be described yet: .*(experts|differs by layer)"):
         get_model(text)
@@ -67,7 +68,13 @@ def test_a_bracketed_shape_defines_a_gpt(text: str) -> None:
     # FasterTransformer docs/gpt_guide.md, Performance of GPT-20B: 48 heads of 128, 44 layers, vocabulary 51200.
     model = get_model(text)
     assert model == gpt_model(6144, 44)
-    assert (model.name, model.n_heads, model.d_head, model.d_ff, model.vocab_size) == ("gpt-h6144-l44", 48, 128, 24576, 51200)
+    assert (model.name, model.n_heads, model.d_head, model.d_ff, model.vocab_size) == (
+        "gpt-h6144-l44",
+        48,
+        128,
+        24576,
+        51200,
+    )
 
 
 def test_a_bracketed_shape_may_name_the_heads() -> None:

@@ -2,7 +2,6 @@
 
 import pytest
 from hypothesis import given
-
 from shardwise.hardware_specs.errors import SpecError
 from shardwise.models.forms import Form, parse_form, without_axes
 from shardwise.tests.strategies import form_pairs

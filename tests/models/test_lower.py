@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-
 from shardwise.models.description import Model
 from shardwise.models.forms import AXES, Form, parse_form, without_axes
 from shardwise.models.layouts import ATTENTION_SHARDINGS, LAYOUTS, AttentionSharding, get_layout, parse_layout_pair

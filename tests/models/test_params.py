@@ -4,10 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-
 from shardwise.hardware_specs.errors import SpecError
 from shardwise.models.catalogue import get_model, load_models
-from shardwise.models.params import attention_params, embedding_params, ffn_params, head_padded, kv_bytes_per_token, n_params, norm_params
+from shardwise.models.params import (
+    attention_params,
+    embedding_params,
+    ffn_params,
+    head_padded,
+    kv_bytes_per_token,
+    n_params,
+    norm_params,
+)
 
 EXACT = [
     # Model cards of BigScience.
@@ -93,7 +100,9 @@ def test_count_equals_the_published_one_to_its_last_digit(name: str, published: 
 
 def test_counts_are_close_to_what_the_files_call_published() -> None:
     # Half a percent, for sources that round to 3 digits and for gpt-j-6b; the source of opt-6.7b gives 2 digits alone.
-    published = {name: model.n_params_published for name, model in load_models().items() if model.n_params_published is not None}
+    published = {
+        name: model.n_params_published for name, model in load_models().items() if model.n_params_published is not None
+    }
     del published["opt-6.7b"]
     assert {name: n_params(get_model(name)) for name in published} == pytest.approx(published, rel=0.005)
 
@@ -124,7 +133,9 @@ def test_padding_the_heads_of_palm_adds_what_the_paper_says() -> None:
 @pytest.mark.parametrize("name", ["palm-540b", "palm-540b-multihead"])
 def test_the_padded_models_of_the_catalogue_are_padded_copies(name: str) -> None:
     text = {"source", "notes", "aliases"}
-    assert head_padded(get_model(name), 64).model_dump(exclude=text) == get_model(f"{name}-padded").model_dump(exclude=text)
+    assert head_padded(get_model(name), 64).model_dump(exclude=text) == get_model(f"{name}-padded").model_dump(
+        exclude=text
+    )
 
 
 def test_padding_pads_the_kv_heads_of_multihead_attention_alone() -> None:
@@ -132,7 +143,9 @@ def test_padding_pads_the_kv_heads_of_multihead_attention_alone() -> None:
     assert head_padded(get_model("llama-3.1-8b"), 40).n_kv_heads == 8
 
 
-@pytest.mark.parametrize(("n_heads", "text"), [(16, "has 32 heads; cannot pad to 16"), (36, "n_kv_heads=8 does not divide n_heads=36")])
+@pytest.mark.parametrize(
+    ("n_heads", "text"), [(16, "has 32 heads; cannot pad to 16"), (36, "n_kv_heads=8 does not divide n_heads=36")]
+)
 def test_padding_to_fewer_or_uneven_heads_is_refused(n_heads: int, text: str) -> None:
     with pytest.raises((SpecError, ValueError), match=text):
         head_padded(get_model("llama-3.1-8b"), n_heads)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
-
 from shardwise.hardware_specs.errors import SpecError
 from shardwise.models.forms import AXES, Form, parse_form
 from shardwise.models.reshard import reshard
@@ -67,7 +66,9 @@ def test_a_form_is_brought_to_itself_by_nothing(pair: tuple[Form, Form]) -> None
 @given(pair=form_pairs())
 def test_what_is_summed_is_what_stops_being_partial(pair: tuple[Form, Form]) -> None:
     start, goal = pair
-    summed = {axis for move in reshard(start, goal) if move.kind in ("reduce_scatter", "all_reduce") for axis in move.axes}
+    summed = {
+        axis for move in reshard(start, goal) if move.kind in ("reduce_scatter", "all_reduce") for axis in move.axes
+    }
     assert summed == set(start.partial) - set(goal.partial)
 
 
@@ -95,7 +96,9 @@ def _reachable(start: Form, goal: Form, axes: set[str]) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(pair=form_pairs())
-def test_every_chip_can_get_its_part_from_those_it_talks_to_and_permutes_only_if_it_must(pair: tuple[Form, Form]) -> None:
+def test_every_chip_can_get_its_part_from_those_it_talks_to_and_permutes_only_if_it_must(
+    pair: tuple[Form, Form],
+) -> None:
     start, goal = pair
     moves = reshard(start, goal)
     talks = {axis for move in moves if move.kind not in ("slice", "permute") for axis in move.axes}

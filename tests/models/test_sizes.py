@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from shardwise.models.description import Model
 from shardwise.models.forms import AXES, Form, parse_form
 from shardwise.models.layouts import AttentionSharding

@@ -5,7 +5,6 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.models.forms import AXES, Form, parse_form
 from shardwise.models.lower import lower
@@ -35,7 +34,9 @@ def _matmul_flop(program: ShardedProgram, sizes: Sizes) -> float:
     batch=st.integers(1, 3),
     new_tokens=st.integers(1, 64),
 )
-def test_matmuls_of_all_chips_are_two_flop_a_parameter_and_token(model, layout, attention, mesh, batch, new_tokens) -> None:
+def test_matmuls_of_all_chips_are_two_flop_a_parameter_and_token(
+    model, layout, attention, mesh, batch, new_tokens
+) -> None:
     # multihead and everything divides: no chip computes what another does (Pope2022 section 2)
     group = TokenGroup(n_sequences=64.0 * batch, new_tokens=float(new_tokens), past_tokens=0.0)
     program = lower(model, layout, attention)
@@ -88,9 +89,13 @@ def _collective(kind: str, start: str, goal: str, name: str = "t") -> Collective
     [
         # 32 x 4 x 256 elements in all, 4 x 2 x 2 chips; sent a rank as DESIGN counts it
         pytest.param("all_gather", "BLE_xyz", "BLE_x", (4 - 1) * 32 * 4 * 256 / 16, id="gather-K-1-shards"),
-        pytest.param("reduce_scatter", "BLE_x{yz}", "BLE_xyz", 3 / 4 * 32 * 4 * 256 / 4, id="scatter-K-1-over-K-of-input"),
+        pytest.param(
+            "reduce_scatter", "BLE_x{yz}", "BLE_xyz", 3 / 4 * 32 * 4 * 256 / 4, id="scatter-K-1-over-K-of-input"
+        ),
         pytest.param("all_reduce", "BLE_x{yz}", "BLE_x", 2 * 3 / 4 * 32 * 4 * 256 / 4, id="reduce-twice-that"),
-        pytest.param("all_to_all", "BLE_xyz", "B_xyzLE", 15 / 16 * 32 * 4 * 256 / 16, id="exchange-K-1-over-K-of-input"),
+        pytest.param(
+            "all_to_all", "BLE_xyz", "B_xyzLE", 15 / 16 * 32 * 4 * 256 / 16, id="exchange-K-1-over-K-of-input"
+        ),
     ],
 )
 def test_a_rank_sends_what_the_collective_is_defined_to(kind: str, start: str, goal: str, sent_elements: float) -> None:
@@ -105,7 +110,11 @@ def test_a_collective_over_axes_of_size_one_sends_nothing(pair: tuple[Form, Form
     for move in reshard(*pair):
         if move.kind != "slice":
             step = Collective(
-                name="c", kind=move.kind, axes=move.axes, tensors=(Tensor(name="t", form=move.before),), after=(move.after,)
+                name="c",
+                kind=move.kind,
+                axes=move.axes,
+                tensors=(Tensor(name="t", form=move.before),),
+                after=(move.after,),
             )
             assert step_work(step, sizes, BF16).sent_bytes == 0
 

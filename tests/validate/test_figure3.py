@@ -6,7 +6,6 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from shardwise.models.catalogue import get_model
 from shardwise.models.description import Model
 from shardwise.models.lower import lower
@@ -74,7 +73,9 @@ _axes = st.sampled_from([1.0, 2.0, 4.0])
 
 
 @given(e=_dims, f=_dims, x=_axes, y=_axes, z=_axes, sequences=_dims)
-def test_volumes_are_the_closed_forms_of_the_appendix(e: int, f: int, x: float, y: float, z: float, sequences: int) -> None:
+def test_volumes_are_the_closed_forms_of_the_appendix(
+    e: int, f: int, x: float, y: float, z: float, sequences: int
+) -> None:
     d_model, d_ff, tokens = 64 * e, 64 * f, 64.0 * 64.0 * sequences
     model, mesh, n = _ffn(d_model, d_ff), {"x": x, "y": y, "z": z}, x * y * z
     numbers = {

@@ -41,13 +41,17 @@ class MaxContext(BaseModel):
 
 
 class Timing(BaseModel):
-    """A timed phase with its layout; `use` says whether constants may be fitted on it."""
+    """A timed phase with its layout; `use` says whether constants may be fitted on it.
+
+    `n_layers` is for figures that time a model cut short.
+    """
 
     model_config = _STRICT
     id: str
     source: str
-    use: Literal["fit", "judge"]
+    use: Literal["fit", "judge", "quote"]
     model: str
+    n_layers: int | None = None
     chips: int
     phase: Literal["prefill", "decode"]
     ffn: str
@@ -89,6 +93,16 @@ class OutOfMemory(BaseModel):
     ran_out: bool
 
 
+class Claim(BaseModel):
+    """A conclusion of the paper in our words, and the times it gives for it."""
+
+    model_config = _STRICT
+    id: str
+    source: str
+    says: str
+    timings: tuple[Timing, ...] = ()
+
+
 class PaperHardware(BaseModel):
     """The chip as the paper states it."""
 
@@ -110,6 +124,7 @@ class Pope2022(BaseModel):
     timings: tuple[Timing, ...]
     table_d2: tuple[TableD2Row, ...]
     out_of_memory: tuple[OutOfMemory, ...]
+    claims: tuple[Claim, ...]
 
 
 @cache

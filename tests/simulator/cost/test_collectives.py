@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from shardwise.hardware_specs.cluster import Mesh, meshes, parse_pool
 from shardwise.models.forms import AXES
 from shardwise.models.reshard import CollectiveKind
@@ -52,12 +51,16 @@ def _latency_s(kind: CollectiveKind, axes: tuple[str, ...], machine: Machine, *,
 
 @pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter"])
 @pytest.mark.parametrize(("axes", "gb_per_s"), [(("x",), 90), (("y", "z"), 180), (AXES, 270)])
-def test_gathers_and_scatters_on_a_torus_take_the_papers_time(kind: CollectiveKind, axes: tuple[str, ...], gb_per_s: float) -> None:
+def test_gathers_and_scatters_on_a_torus_take_the_papers_time(
+    kind: CollectiveKind, axes: tuple[str, ...], gb_per_s: float
+) -> None:
     # Pope2022 appendix A.1: D / BW x (K - 1) / K with the links of the axes used
     k = 4 ** len(axes)
     expected = 1 * GB * (k - 1) / k / (gb_per_s * GB)
     # a product and a quotient in another order: two roundings of 2**-53
-    assert _time_s(kind, axes, 1 * GB, machine_of("tpu-v4:4x4x4", (4, 4, 4))) == pytest.approx(expected, rel=1e-15, abs=0)
+    assert _time_s(kind, axes, 1 * GB, machine_of("tpu-v4:4x4x4", (4, 4, 4))) == pytest.approx(
+        expected, rel=1e-15, abs=0
+    )
 
 
 def test_one_ring_has_the_links_of_one_axis_alone() -> None:
@@ -71,7 +74,9 @@ def test_axes_behind_one_port_share_it() -> None:
     machine = machine_of("h100-sxm:8", (2, 4, 1))
     expected = 1 * GB * (7 / 8) / (450 * GB)
     for flag in (True, False):
-        assert _time_s("all_gather", ("x", "y"), 1 * GB, machine, axes_at_once=flag) == pytest.approx(expected, rel=1e-15)
+        assert _time_s("all_gather", ("x", "y"), 1 * GB, machine, axes_at_once=flag) == pytest.approx(
+            expected, rel=1e-15
+        )
 
 
 def test_an_exchange_is_bound_by_injection_on_a_short_ring_and_by_bisection_on_a_long_one() -> None:
@@ -103,7 +108,9 @@ def test_an_exchange_between_nodes_sends_to_every_chip_through_the_port() -> Non
     assert _time_s("all_to_all", ("x",), 1 * GB, machine) == pytest.approx(1 * GB * (1 / 2) / (50 * GB), rel=1e-15)
 
 
-@given(machine=machines(), kind=_kinds, axes=_axes, full_bytes=_bytes, more=st.floats(1.0, 100.0), at_once=st.booleans())
+@given(
+    machine=machines(), kind=_kinds, axes=_axes, full_bytes=_bytes, more=st.floats(1.0, 100.0), at_once=st.booleans()
+)
 def test_more_bytes_never_take_less_and_faster_wires_never_more(
     machine: Machine, kind: CollectiveKind, axes: tuple[str, ...], full_bytes: float, more: float, at_once: bool
 ) -> None:
@@ -111,7 +118,9 @@ def test_more_bytes_never_take_less_and_faster_wires_never_more(
     assert _time_s(kind, axes, full_bytes * more, machine, axes_at_once=at_once) >= t
     # a rate of 0 (no links) is read as 1 B/s before it is scaled: nothing is sent there
     assert _time_s(kind, axes, full_bytes, faster_wires(machine, more), axes_at_once=at_once) <= t
-    assert _time_s(kind, axes, full_bytes, machine, efficiency=0.5, network_efficiency=0.5, axes_at_once=at_once) == 2 * t
+    assert (
+        _time_s(kind, axes, full_bytes, machine, efficiency=0.5, network_efficiency=0.5, axes_at_once=at_once) == 2 * t
+    )
 
 
 @given(machine=machines(), kind=_kinds, axes=_axes, full_bytes=_bytes, unit=st.sampled_from([2.0**-10, 2.0**10]))
@@ -119,7 +128,9 @@ def test_time_does_not_depend_on_the_unit_of_information(
     machine: Machine, kind: CollectiveKind, axes: tuple[str, ...], full_bytes: float, unit: float
 ) -> None:
     # the dimension, proved without quantities: bytes cancel. Powers of two change no digit.
-    assert _time_s(kind, axes, full_bytes * unit, faster_wires(machine, unit)) == _time_s(kind, axes, full_bytes, machine)
+    assert _time_s(kind, axes, full_bytes * unit, faster_wires(machine, unit)) == _time_s(
+        kind, axes, full_bytes, machine
+    )
 
 
 @given(machine=machines(), kind=_kinds, axes=_axes, full_bytes=_bytes, at_once=st.booleans())
@@ -135,7 +146,9 @@ def test_axes_of_size_one_cost_nothing(
         assert _time_s(kind, axes, full_bytes, machine, axes_at_once=at_once) == _time_s(
             kind, others, full_bytes, machine, axes_at_once=at_once
         )
-        assert _latency_s(kind, axes, machine, axes_at_once=at_once) == _latency_s(kind, others, machine, axes_at_once=at_once)
+        assert _latency_s(kind, axes, machine, axes_at_once=at_once) == _latency_s(
+            kind, others, machine, axes_at_once=at_once
+        )
 
 
 def test_latency_is_a_launch_and_hops_from_end_to_end() -> None:
@@ -168,9 +181,12 @@ def test_meshes_priced_together_cost_what_each_costs_alone(pool: str, kind: Coll
     together, found = _all_meshes(pool)
     for axes in (("x",), ("y", "z"), AXES):
         times = np.broadcast_to(
-            collective_time_s(kind, axes, 1e9, together, efficiency=0.8, network_efficiency=0.7, axes_at_once=True), len(found)
+            collective_time_s(kind, axes, 1e9, together, efficiency=0.8, network_efficiency=0.7, axes_at_once=True),
+            len(found),
         )
-        latencies = np.broadcast_to(collective_latency_s(kind, axes, together, _CONSTANTS, axes_at_once=True), len(found))
+        latencies = np.broadcast_to(
+            collective_latency_s(kind, axes, together, _CONSTANTS, axes_at_once=True), len(found)
+        )
         for i, mesh in enumerate(found):
             alone = make_machine(together.chip, [mesh])
             assert times[i] == _time_s(kind, axes, 1e9, alone, efficiency=0.8, network_efficiency=0.7)
@@ -184,5 +200,8 @@ def test_some_meshes_can_be_taken_and_repeated() -> None:
         for axis in AXES:
             assert np.broadcast_to(taken.mesh[axis], 3)[place] == getattr(found[i], axis).size
     one = make_machine(machine.chip, found[:1])
-    assert all(isinstance(links, AxisArrays) and np.ndim(links.inner) == 0 for links in take(one, np.array([0, 0])).axes.values())
+    assert all(
+        isinstance(links, AxisArrays) and np.ndim(links.inner) == 0
+        for links in take(one, np.array([0, 0])).axes.values()
+    )
     assert math.prod(float(one.mesh[axis]) for axis in AXES) == 64

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from shardwise.hardware_specs.chip import get_chip
 from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.models.catalogue import get_model, load_models
@@ -27,7 +26,17 @@ from shardwise.simulator.cost.memory import (
 from shardwise.simulator.cost.phases import PhaseSetting, price_phase
 from shardwise.simulator.cost.price import Engine
 from shardwise.simulator.types import Workload
-from shardwise.tests.strategies import BF16, INT8, attentions, layout_names, machine_of, mesh_sizes, models, small_model, token_groups
+from shardwise.tests.strategies import (
+    BF16,
+    INT8,
+    attentions,
+    layout_names,
+    machine_of,
+    mesh_sizes,
+    models,
+    small_model,
+    token_groups,
+)
 from shardwise.validate.published import OutOfMemory, load_pope2022
 
 _CUBE = {"x": 4.0, "y": 4.0, "z": 4.0}
@@ -45,7 +54,9 @@ def _vector_params(model: Model) -> int:
 
 
 @given(model=models(), layout=layout_names, mesh=mesh_sizes, formats=st.sampled_from([BF16, INT8]))
-def test_all_chips_hold_at_least_every_matrix_once(model: Model, layout: str, mesh: dict[str, float], formats: Formats) -> None:
+def test_all_chips_hold_at_least_every_matrix_once(
+    model: Model, layout: str, mesh: dict[str, float], formats: Formats
+) -> None:
     program = lower(model, layout, "heads")
     sizes = Sizes(program, mesh, [_GROUP])
     held = weight_bytes(program, sizes, formats) * sizes.shards(AXES)

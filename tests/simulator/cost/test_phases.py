@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from shardwise.models.catalogue import get_model
 from shardwise.models.layouts import AttentionSharding
 from shardwise.models.params import attention_params, ffn_params

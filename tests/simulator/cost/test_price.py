@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from shardwise.hardware_specs.cluster import meshes, parse_pool
 from shardwise.models.description import Model
-from shardwise.models.forms import AXES
 from shardwise.models.layouts import LAYOUTS, AttentionSharding
 from shardwise.models.lower import lower
 from shardwise.models.program import Collective
@@ -83,7 +81,12 @@ def _all_s(setting: PhaseSetting, machine: Machine, batch: float, engine: Engine
 
 
 @settings(deadline=None)
-@given(setting=phase_settings(), machine=machines(), engine=engines, batches=st.tuples(st.integers(1, 200), st.integers(1, 200)))
+@given(
+    setting=phase_settings(),
+    machine=machines(),
+    engine=engines,
+    batches=st.tuples(st.integers(1, 200), st.integers(1, 200)),
+)
 def test_a_larger_batch_cut_alike_never_takes_less_time(
     setting: PhaseSetting, machine: Machine, engine: Engine, batches: tuple[int, int]
 ) -> None:
@@ -120,7 +123,9 @@ def _faster_chip(machine: Machine, *, flop: float = 1.0, hbm: float = 1.0) -> Ma
 
 
 @settings(deadline=None)
-@given(setting=phase_settings(), machine=machines(), engine=engines, batch=st.integers(1, 128), more=st.floats(1.0, 100.0))
+@given(
+    setting=phase_settings(), machine=machines(), engine=engines, batch=st.integers(1, 128), more=st.floats(1.0, 100.0)
+)
 def test_faster_chips_memory_or_wires_never_take_more_time(
     setting: PhaseSetting, machine: Machine, engine: Engine, batch: int, more: float
 ) -> None:
@@ -130,12 +135,20 @@ def test_faster_chips_memory_or_wires_never_take_more_time(
 
 
 @settings(deadline=None)
-@given(setting=phase_settings(), machine=machines(), engine=engines, batch=st.integers(1, 128), n_layers=st.integers(2, 100))
+@given(
+    setting=phase_settings(),
+    machine=machines(),
+    engine=engines,
+    batch=st.integers(1, 128),
+    n_layers=st.integers(2, 100),
+)
 def test_n_layers_take_n_times_one_layer_beside_the_two_ends(
     setting: PhaseSetting, machine: Machine, engine: Engine, batch: int, n_layers: int
 ) -> None:
     def deep(n: int) -> float:
-        return _all_s(replace(setting, model=setting.model.model_copy(update={"n_layers": n})), machine, float(batch), engine)
+        return _all_s(
+            replace(setting, model=setting.model.model_copy(update={"n_layers": n})), machine, float(batch), engine
+        )
 
     one, two = deep(1), deep(2)
     # differences of nearly equal sums lose digits: 1e-16 of the whole, up to 100 times
@@ -144,13 +157,17 @@ def test_n_layers_take_n_times_one_layer_beside_the_two_ends(
 
 def _steps(
     model: Model, layout: str, attention: AttentionSharding, machine: Machine, group: TokenGroup, engine: Engine
-) -> tuple[list[StepPrice], dict[str, tuple[str, ...]]]:
-    """Prices of a pass, and the axes of each collective."""
+) -> list[tuple[StepPrice, Collective | None]]:
+    """Prices of a pass, each beside its collective if it is one."""
     program = lower(model, layout, attention, looped=engine.looped)
     sizes = Sizes(program, machine.mesh, [group])
-    steps = (*program.first, *program.block, *program.last)
-    axes = {step.name: step.axes for step in steps if isinstance(step, Collective)}
-    return price_pass(program, sizes, BF16, machine, engine), axes
+    steps = [step if isinstance(step, Collective) else None for step in (*program.first, *program.block, *program.last)]
+    prices = price_pass(program, sizes, BF16, machine, engine)
+    assert [price.name for price, step in zip(prices, steps, strict=False) if step] == [
+        step.name for step in steps if step
+    ]
+    # the host's share of a pass comes last
+    return list(zip(prices, [*steps, None], strict=True))
 
 
 @given(model=models(), layout=layout_names, attention=attentions, group=token_groups(), engine=engines)
@@ -158,28 +175,27 @@ def test_one_chip_talks_to_nobody(
     model: Model, layout: str, attention: AttentionSharding, group: TokenGroup, engine: Engine
 ) -> None:
     for pool in ("tpu-v4:1", "h100-sxm:1"):
-        prices, axes = _steps(model, layout, attention, machine_of(pool, (1, 1, 1)), group, engine)
-        assert all(price.comm_s == 0 for price in prices)
-        assert all(price.overhead_s == 0 for price in prices if price.name in axes)
+        for price, step in _steps(model, layout, attention, machine_of(pool, (1, 1, 1)), group, engine):
+            assert price.comm_s == 0
+            assert step is None or price.overhead_s == 0
 
 
 @given(layout=layout_names, attention=attentions, machine=machines(), group=token_groups(), engine=engines)
 def test_collectives_over_axes_of_size_one_are_free(
     layout: str, attention: AttentionSharding, machine: Machine, group: TokenGroup, engine: Engine
 ) -> None:
-    prices, axes = _steps(small_model(), layout, attention, machine, group, engine)
-    for price in prices:
-        if price.name in axes and all(machine.mesh[axis] == 1 for axis in axes[price.name]):
+    for price, step in _steps(small_model(), layout, attention, machine, group, engine):
+        if step is not None and all(machine.mesh[axis] == 1 for axis in step.axes):
             assert (price.comm_s, price.overhead_s) == (0, 0)
 
 
 def test_2d_weight_stationary_on_one_axis_pays_for_that_axis_alone() -> None:
     machine = machine_of("h100-sxm:4", (4, 1, 1))
     group = TokenGroup(n_sequences=8.0, new_tokens=16.0, past_tokens=0.0)
-    prices, axes = _steps(small_model(), "ws-2d", "heads", machine, group, Engine(constants=_CONSTANTS))
-    paid = {price.name for price in prices if price.name in axes and float(price.comm_s + price.overhead_s) > 0}
-    assert paid == {name for name, over in axes.items() if "x" in over}
-    assert any("x" not in over for over in axes.values())
+    priced = _steps(small_model(), "ws-2d", "heads", machine, group, Engine(constants=_CONSTANTS))
+    collectives = [(step, float(price.comm_s + price.overhead_s)) for price, step in priced if step is not None]
+    assert all((paid > 0) == ("x" in step.axes) for step, paid in collectives)
+    assert {paid > 0 for _, paid in collectives} == {True, False}
 
 
 @pytest.mark.parametrize("pool", ["tpu-v4:4x4x8", "h100-sxm:2x8"])
@@ -187,7 +203,7 @@ def test_2d_weight_stationary_on_one_axis_pays_for_that_axis_alone() -> None:
 def test_candidates_priced_together_cost_what_each_costs_alone(pool: str, phase: PhaseName) -> None:
     slice_ = parse_pool(pool)[0]
     found = list(meshes(slice_))
-    cells = [(mesh, batch, micro) for mesh in found for batch, micro in ((1, 1), (6, 1), (64, 1), (512, 1), (512, 4))]
+    cells = [(mesh, batch, micro) for mesh in found for batch, micro in ((1, 1), (6, 1), (512, 4))]
     machine = make_machine(slice_.chip, [mesh for mesh, _, _ in cells])
     batch = np.array([float(batch) for _, batch, _ in cells])
     micro = np.array([float(n) for _, _, n in cells])
@@ -205,7 +221,9 @@ def test_candidates_priced_together_cost_what_each_costs_alone(pool: str, phase:
         )
         together = _fields(price_phase(setting, machine, batch, engine, n_microbatches=micro))
         for i, (mesh, size, n) in enumerate(cells):
-            alone = price_phase(setting, make_machine(slice_.chip, [mesh]), np.array([float(size)]), engine, n_microbatches=float(n))
+            alone = price_phase(
+                setting, make_machine(slice_.chip, [mesh]), np.array([float(size)]), engine, n_microbatches=float(n)
+            )
             # numpy may sum arrays and scalars in another order
             for name, value in _fields(alone).items():
                 assert np.asarray(together[name])[i] == pytest.approx(np.asarray(value)[0], rel=1e-12, abs=0), name
@@ -227,14 +245,16 @@ def _fields(price: PhasePrice) -> dict[str, Array]:
 @given(layout=st.sampled_from(["wg-x", "wg-xy", "wg-xyz"]), group=token_groups())
 def test_a_looped_gather_is_exposed_only_as_far_as_it_outlasts_its_matmul(layout: str, group: TokenGroup) -> None:
     machine = machine_of("tpu-v4:4x4x4", (4, 4, 4))
-    model = small_model()
-    plain, axes = _steps(model, layout, "batch", machine, group, Engine(constants=BOUND, axes_at_once=False))
-    looped, _ = _steps(model, layout, "batch", machine, group, Engine(constants=BOUND, axes_at_once=False, looped=True))
-    apart, together = pass_time_s(plain), pass_time_s(looped)
-    # one ring either way: overlapping hides at most all the matmuls' time and never costs any
-    matmuls = pass_time_s([p for p in plain if p.name not in axes])
-    assert together <= apart * _ROUNDING
-    assert together >= max(apart - matmuls, matmuls) / _ROUNDING
+    plain = _steps(small_model(), layout, "batch", machine, group, Engine(constants=BOUND, axes_at_once=False))
+    looped = _steps(
+        small_model(), layout, "batch", machine, group, Engine(constants=BOUND, axes_at_once=False, looped=True)
+    )
+    apart, together = (float(pass_time_s([price for price, _ in priced])) for priced in (plain, looped))
+    gathers = float(
+        pass_time_s([price for price, step in plain if step is not None and step.tensors[0].role == "weight"])
+    )
+    # one ring either way: overlap hides some of the gathers, never more than all of them, and never costs any
+    assert (apart - gathers) / _ROUNDING <= together < apart
 
 
 def test_what_is_summed_is_the_slower_of_compute_and_memory_then_the_wires_then_the_overhead() -> None:
@@ -243,12 +263,12 @@ def test_what_is_summed_is_the_slower_of_compute_and_memory_then_the_wires_then_
     assert pass_time_s([price, price]) == 2 * 3 * 6.5
 
 
-def test_constants_at_the_bound_leave_no_overhead() -> None:
+def test_fitted_constants_only_add_to_the_bound() -> None:
     machine = machine_of("tpu-v4:4x4x4", (4, 4, 4))
     group = TokenGroup(n_sequences=64.0, new_tokens=1.0, past_tokens=100.0)
-    bound, _ = _steps(small_model(), "ws-2d", "batch", machine, group, Engine(constants=BOUND))
-    fitted, _ = _steps(small_model(), "ws-2d", "batch", machine, group, Engine(constants=_CONSTANTS))
-    assert all(price.overhead_s == 0 for price in bound)
-    for ideal, real in zip(bound, fitted, strict=True):
-        assert real.total_s > ideal.total_s or real.total_s == ideal.total_s == 0 or set(AXES) == set()
-    assert {price.part for price in bound} == {"first", "block", "last", "pass"}
+    bound, fitted = (
+        _steps(small_model(), "ws-2d", "batch", machine, group, Engine(constants=c)) for c in (BOUND, _CONSTANTS)
+    )
+    assert all(price.overhead_s == 0 for price, _ in bound)
+    assert all(real.total_s > ideal.total_s for (ideal, _), (real, _) in zip(bound, fitted, strict=True))
+    assert {price.part for price, _ in bound} == {"first", "block", "last", "pass"}

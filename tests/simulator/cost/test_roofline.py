@@ -5,7 +5,6 @@ import pint
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from shardwise.simulator.cost.roofline import roofline_time_s
 
 # pint's own registry has bit = []: it would add bytes to flop
@@ -29,7 +28,9 @@ def test_flop_do_not_add_to_bytes() -> None:
 
 
 @given(flop=_amounts, moved_bytes=_amounts, flop_per_s=_rates, bytes_per_s=_rates)
-def test_it_is_the_slower_of_computing_and_moving(flop: float, moved_bytes: float, flop_per_s: float, bytes_per_s: float) -> None:
+def test_it_is_the_slower_of_computing_and_moving(
+    flop: float, moved_bytes: float, flop_per_s: float, bytes_per_s: float
+) -> None:
     t = roofline_time_s(flop, moved_bytes, flop_per_s, bytes_per_s)
     assert t == max(flop / flop_per_s, moved_bytes / bytes_per_s)
 

@@ -1,0 +1,1 @@
+"""Formulas and fits: seconds and bytes of a sharded program on a chip."""
