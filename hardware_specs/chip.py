@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from .documents import read_yaml
 from .dtypes import DType
 from .errors import SpecError, UnknownNameError
 from .names import index_by_name, name_key
@@ -113,7 +114,7 @@ class Chip(BaseModel):
 def read_chip(text: str, origin: str) -> Chip:
     """Read one chip from YAML; `origin` names the file in errors."""
     try:
-        return Chip.model_validate(yaml.safe_load(text))
+        return Chip.model_validate(read_yaml(text))
     except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"{origin}: {error}") from error
 
@@ -123,7 +124,9 @@ def load_chips() -> dict[str, Chip]:
     """Every chip of the catalogue by name."""
     folder = files(__package__) / "data" / "chips"
     chips = [read_chip(path.read_text("utf-8"), path.name) for path in folder.iterdir() if path.name.endswith(".yaml")]
-    return {chip.name: chip for chip in sorted(chips, key=lambda chip: chip.name)}
+    from .cpu_host import cpu_host
+
+    return {chip.name: chip for chip in sorted([*chips, cpu_host()], key=lambda chip: chip.name)}
 
 
 @cache

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .chip import get_chip, load_chips
+from .documents import read_yaml
 from .errors import SpecError
 from .units import parse_quantity
 
@@ -56,7 +57,7 @@ def read_prices(text: str, origin: str) -> tuple[Price, ...]:
     SpecError : no such chip or source, a bare number, an unknown field
     """
     try:
-        document = _PriceFile.model_validate(yaml.safe_load(text))
+        document = _PriceFile.model_validate(read_yaml(text))
     except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"{origin}: {error}") from error
     for price in document.prices:

@@ -13,6 +13,7 @@ from importlib.resources import files
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from ..hardware_specs.documents import read_yaml
 from ..hardware_specs.errors import SpecError, UnknownNameError
 from ..hardware_specs.names import index_by_name, name_key
 from .description import Biases, Model
@@ -42,7 +43,7 @@ class _Unsupported(BaseModel):
 def read_model(text: str, origin: str) -> Model:
     """Read one model from YAML; `origin` names the file in errors."""
     try:
-        return Model.model_validate(yaml.safe_load(text))
+        return Model.model_validate(read_yaml(text))
     except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"{origin}: {error}") from error
 
@@ -59,7 +60,7 @@ def load_models() -> dict[str, Model]:
 @cache
 def _load_unsupported() -> dict[str, _Unsupported]:
     text = (files(__package__) / "data" / _UNSUPPORTED_FILE).read_text("utf-8")
-    entries = TypeAdapter(list[_Unsupported]).validate_python(yaml.safe_load(text))
+    entries = TypeAdapter(list[_Unsupported]).validate_python(read_yaml(text))
     return {entry.name: entry for entry in entries}
 
 

@@ -6,7 +6,7 @@ whose F is cut over z (major) and y (minor) and whose values are still to be sum
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..hardware_specs.errors import SpecError
 
@@ -26,14 +26,20 @@ class Form:
 
     dims: tuple[tuple[str, tuple[str, ...]], ...]
     partial: tuple[str, ...] = ()
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a form that uses a dimension or an axis twice."""
+        object.__setattr__(self, "_hash", hash((self.dims, self.partial)))
         axes = [*self.axes, *self.partial]
         if len(set(axes)) != len(axes):
             raise SpecError(f"form {self} uses a mesh axis twice")
         if len({dim for dim, _ in self.dims}) != len(self.dims):
             raise SpecError(f"form {self} uses a dimension twice")
+
+    def __hash__(self) -> int:
+        """Made once: forms are the keys by which sizes are remembered."""
+        return self._hash
 
     @property
     def axes(self) -> tuple[str, ...]:

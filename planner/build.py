@@ -153,6 +153,8 @@ def _interval(
     request: PlanRequest, choice: Choice, calibration: Calibration, sources: dict[str, Source], latency_s: float
 ) -> tuple[float, float | None]:
     """The 90 % interval: the fit's own where it covers every step, else from the bound to as far above as it is below."""
+    if not latency_s:
+        return 0.0, 0.0  # no token, no time
     if calibration.interval_log is not None and set(sources.values()) == {"fitted"}:
         spread = math.exp(calibration.interval_log)
         return latency_s / spread, latency_s * spread

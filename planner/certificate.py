@@ -69,6 +69,8 @@ def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
         if not math.isclose(counted, stated, rel_tol=_ROUNDING):
             _fail(f"{phase.phase} {name}: {counted:.6g} bytes counted, {stated:.6g} stated")
     limit = get_chip(phase.chip).hbm_bytes.value * request.memory_share
+    if (phase.memory.limit, phase.hbm_bytes_per_chip) != (limit, phase.memory.total):
+        _fail(f"{phase.phase} states a limit or a total that its parts do not give")
     if phase.memory.total > limit:
         _fail(f"{phase.phase} needs {phase.memory.total:.6g} bytes of {limit:.6g}")
 

@@ -220,7 +220,7 @@ def _mesh(text: str | None) -> tuple[int, int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) != 3 or not all(part.isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
         raise SpecError(f"mesh {text!r} must be three sizes, e.g. 4x4x4")
     x, y, z = (int(part) for part in parts)
     return x, y, z

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..simulator.cost.roofline import step_time_s
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -37,7 +39,7 @@ class StepShare(BaseModel):
     @property
     def total_s(self) -> float:
         """What the step adds to the pass."""
-        return max(self.compute_s, self.memory_s) + self.comm_s + self.overhead_s
+        return float(step_time_s(self.compute_s, self.memory_s, self.comm_s, self.overhead_s))
 
 
 class MemoryShare(BaseModel):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from shardwise.hardware_specs.cluster import Mesh, meshes, parse_pool
 from shardwise.hardware_specs.dtypes import parse_dtype
@@ -12,6 +13,10 @@ from shardwise.models.layouts import ATTENTION_SHARDINGS, LAYOUTS
 from shardwise.models.sizes import TokenGroup
 from shardwise.models.work import Formats
 from shardwise.simulator.cost.machine import Machine, make_machine
+
+# The first example of a test pays for imports and caches; a wall-clock limit on it would fail on a slow machine alone.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 BF16 = Formats(weights=parse_dtype("bf16"), activations=parse_dtype("bf16"), kv=parse_dtype("bf16"))
 INT8 = Formats(weights=parse_dtype("int8"), activations=parse_dtype("bf16"), kv=parse_dtype("bf16"))

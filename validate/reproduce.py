@@ -11,7 +11,6 @@ from ..hardware_specs.chip import get_chip
 from ..hardware_specs.cluster import meshes, parse_pool
 from ..models.catalogue import get_model
 from ..simulator.cost.calibrated import Calibration, calibration_of
-from ..simulator.cost.engines import get_engine
 from ..simulator.cost.fit import FitCase, predict_case_s, usable_mesh
 from ..simulator.cost.machine import make_machine
 from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE
@@ -187,13 +186,13 @@ class GpuRun:
 def gpu_prices(run: GpuRun) -> tuple[PhasePrice, PhasePrice]:
     """Prefill and decode of a run, with the constants of GPT-20B on one node; the network between nodes is at its bound."""
     (slice_,) = parse_pool(f"{run.chip}:{run.tp * run.pp}")
-    engine, profile = calibration_of(slice_.chip, _SOFTWARE).engine, get_engine(_SOFTWARE)
+    engine = calibration_of(slice_.chip, _SOFTWARE).engine
     prefill, decode = (_gpu_setting(run, phase) for phase in _PHASES)
     usable = [mesh for mesh in meshes(slice_, run.pp) if usable_mesh(prefill.layout, mesh.sizes)]
     machine = make_machine(slice_.chip, usable)
     prices = []
     for setting, new_tokens in ((prefill, run.input), (decode, 1)):
-        parts = engine_microbatches(run.batch, new_tokens, run.pp, profile.microbatch_tokens or run.batch * new_tokens)
+        parts = engine_microbatches(run.batch, new_tokens, run.pp, engine.microbatch_tokens or run.batch * new_tokens)
         batch = np.full(len(usable), float(run.batch))
         prices.append(price_phase(setting, machine, batch, engine, n_microbatches=float(parts)))
     return prices[0], prices[1]

@@ -41,7 +41,7 @@ def page_sizes(text: str) -> tuple[int, ...]:
     """Whole numbers separated by commas."""
     from ...hardware_specs.errors import SpecError
 
-    parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
         raise SpecError(f"page size {text!r} must be whole numbers of tokens, e.g. 16 or 1,16,64")
     return tuple(int(part) for part in parts)

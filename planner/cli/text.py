@@ -66,7 +66,7 @@ def _interval(phase: PhasePlan) -> str:
     if phase.latency_high_s is None:
         return f"{format_seconds(phase.latency_low_s)} - ?"
     high, unit = format_seconds(phase.latency_high_s).split(" ")
-    scale = float(high) / phase.latency_high_s
+    scale = float(high) / phase.latency_high_s if phase.latency_high_s else 0.0
     return f"{phase.latency_low_s * scale:.3g} - {high} {unit}"
 
 

@@ -1,7 +1,7 @@
 """Fits as files, and which of them prices a chip: its own, a relative's (marked as extrapolated), or the bound."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -10,9 +10,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...hardware_specs.chip import Chip, Torus
+from ...hardware_specs.documents import read_yaml
 from ...hardware_specs.errors import SpecError
 from .constants import Constants
-from .engines import EngineProfile, get_engine
+from .engines import get_engine
 from .price import Engine
 
 Origin = Literal["bound", "fitted", "extrapolated"]
@@ -84,7 +85,7 @@ def default_engine(chip: Chip) -> str:
 def read_fit(text: str, origin: str) -> Fit:
     """Read one fit; `origin` names the file in errors."""
     try:
-        raw: Any = yaml.safe_load(text)
+        raw: Any = read_yaml(text)
         return Fit.model_validate(raw)
     except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"{origin}: {error}") from error
@@ -93,20 +94,6 @@ def read_fit(text: str, origin: str) -> Fit:
 def dump_fit(fit: Fit) -> str:
     """A fit as the YAML that `read_fit` reads."""
     return yaml.safe_dump(fit.model_dump(mode="json"), sort_keys=False, width=120, default_flow_style=None)
-
-
-def make_engine(profile: EngineProfile, constants: Constants, origin: str) -> Engine:
-    """An engine profile with numbers."""
-    return Engine(
-        constants=constants,
-        looped=profile.looped,
-        axes_at_once=profile.axes_at_once,
-        materialised_scores=profile.materialised_scores,
-        static_buffers=profile.static_buffers,
-        microbatch_tokens=profile.microbatch_tokens,
-        pipelines=profile.pipelines,
-        origin=origin,
-    )
 
 
 def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False) -> Calibration:
@@ -120,16 +107,14 @@ def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False
     profile = get_engine(engine or default_engine(chip))
     fits = load_fits()
     if bound or not fits:
-        return Calibration(
-            engine=make_engine(profile, Constants(), "bound"), origin="bound", fit_chip=None, free=(), interval_log=None
-        )
+        return Calibration(engine=profile.runs, origin="bound", fit_chip=None, free=(), interval_log=None)
     name = chip.name if chip.name in fits else _RELATIVES.get(chip.vendor.lower())
     if name not in fits:
         return calibration_of(chip, engine, bound=True)
     fit = fits[name]
     own = name == chip.name and fit.engine == profile.name
     return Calibration(
-        engine=make_engine(profile, Constants(**fit.constants), name),
+        engine=replace(profile.runs, constants=Constants(**fit.constants)),
         origin="fitted" if own else "extrapolated",
         fit_chip=name,
         free=fit.free,

@@ -16,11 +16,17 @@ def _product(values: Sequence[Array]) -> Array:
 
 
 def _largest(values: Sequence[Array]) -> Array:
-    return np.max(np.stack(np.broadcast_arrays(*values)), axis=0)
+    found = values[0]
+    for value in values[1:]:
+        found = np.maximum(found, value)
+    return found
 
 
 def _smallest(values: Sequence[Array]) -> Array:
-    return np.min(np.stack(np.broadcast_arrays(*values)), axis=0)
+    found = values[0]
+    for value in values[1:]:
+        found = np.minimum(found, value)
+    return found
 
 
 def _inside_rate(links: Sequence[AxisArrays], machine: Machine, *, axes_at_once: bool) -> Array:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...hardware_specs.cluster import Slice, meshes
 from ...models.layouts import ATTENTION_SHARDINGS, AttentionSharding
-from .calibrated import Fit, Residual, make_engine
+from .calibrated import Fit, Residual
 from .constants import Constants
 from .engines import get_engine
 from .machine import make_machine
@@ -112,7 +112,7 @@ def fit_constants(cases: Sequence[FitCase], *, chip: str, engine: str, free: Seq
 
     def engine_at(z: NDArray[np.float64]) -> Engine:
         values = dict(zip(free, (float(v) for v in z * start), strict=True))
-        return make_engine(profile, Constants(**values), chip)
+        return replace(profile.runs, constants=Constants(**values))
 
     def log_ratios(z: NDArray[np.float64]) -> list[float]:
         made = engine_at(z)

@@ -159,8 +159,10 @@ def _lifetimes(steps: Iterable[Step]) -> list[list[Tensor]]:
     forms: dict[str, Tensor] = {}
     live = []
     for i, step in enumerate(steps):
+        made = [t for t in _made(step) if t.name != "residual"]
+        # what a step leaves with the same dimensions it found lies where it lay
+        reused = {(t.name, t.form.dims) for t in made}
         kept = [t for name, t in forms.items() if dies[name] >= i and name != "residual"]
-        kept += [t for t in _made(step) if t.name != "residual" and t not in kept]
-        live.append(kept)
+        live.append([t for t in kept if (t.name, t.form.dims) not in reused] + made)
         forms |= {tensor.name: tensor for tensor in _made(step)}
     return live

@@ -15,11 +15,11 @@ from ...models.lower import lower
 from ...models.params import n_params
 from ...models.program import ShardedProgram
 from ...models.sizes import Array, Sizes, TokenGroup, batch_prefix, ceil_div
-from ...models.work import Formats, step_work
+from ...models.work import Formats
 from ..types import PhaseName, Workload
 from .machine import Machine, take
 from .memory import MemoryBytes, memory_bytes
-from .price import Engine, StepPrice, pass_time_s, price_pass
+from .price import Engine, StepPrice, pass_flop, pass_time_s, price_pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class PhasePrice:
     """Prices of candidates, each (n,).
 
     `pass_s` is one forward pass as a request sees it (TTFT of the batch, or one token), `latency_s` the whole phase.
-    `flop` is what one chip computes in one pass, padding and replication included.
+    `flop` is what one chip of the mean stage computes in one pass, padding and replication included.
     """
 
     pass_s: NDArray[np.float64]
@@ -138,7 +138,7 @@ def _price_prefix(
     return PhasePrice(
         pass_s=np.broadcast_to(pass_s, shape),
         latency_s=np.broadcast_to(pass_s * n_passes, shape),
-        flop=np.broadcast_to(n_micro * program_flop(program, sizes, setting, engine), shape),
+        flop=np.broadcast_to(n_micro * pass_flop(prices) / setting.pp, shape),
         memory=MemoryBytes(
             **{
                 k: np.broadcast_to(getattr(memory, k), shape)
@@ -194,17 +194,6 @@ def slowest_stage_s(setting: PhaseSetting, prices: list[StepPrice]) -> Array:
     if setting.pp == 1:
         return block + ends[0] + ends[1]
     return block * share + np.maximum(ends[0], ends[1])
-
-
-def program_flop(program: ShardedProgram, sizes: Sizes, setting: PhaseSetting, engine: Engine) -> Array:
-    """Flop of one chip of one stage in one pass of one micro-batch (the mean stage)."""
-    parts = [(program.first, 1.0), (program.block, float(program.model.n_layers)), (program.last, 1.0)]
-    total: Array = 0.0
-    for steps, count in parts:
-        for step in steps:
-            work = step_work(step, sizes, setting.formats, materialised_scores=engine.materialised_scores)
-            total = total + count * work.flop
-    return np.divide(total, setting.pp)
 
 
 def mfu_params(model: Model) -> float:

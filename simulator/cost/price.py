@@ -13,8 +13,9 @@ from ...models.program import Attention, Collective, Matmul, Pointwise, SendRecv
 from ...models.sizes import Array, Sizes
 from ...models.work import Formats, Work, step_work, tiled_weights
 from .collectives import collective_latency_s, collective_time_s
-from .constants import Constants
+from .constants import BOUND, Constants
 from .machine import Machine
+from .roofline import step_time_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,22 +31,23 @@ class Engine:
     microbatch_tokens : the engine splits a pipeline's batch by its stages, then in halves down to this many tokens; None
         leaves the split to the planner
     pipelines : the software can cut a model into pipeline stages
-    origin : where the constants come from: ``bound``, or the name of a fit
     """
 
-    constants: Constants
+    constants: Constants = BOUND
     looped: bool = False
     axes_at_once: bool = True
     materialised_scores: bool = False
     static_buffers: bool = False
     microbatch_tokens: int | None = None
     pipelines: bool = True
-    origin: str = "bound"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPrice:
-    """One step on one chip, each (...) seconds; `count` times in the pass. `comm_s` is what is exposed."""
+    """One step on one chip, each (...) seconds; `count` times in the pass. `comm_s` is what is exposed.
+
+    `flop` is what the step computes once, padding and replication included.
+    """
 
     name: str
     part: str
@@ -54,6 +56,7 @@ class StepPrice:
     memory_s: Array
     comm_s: Array
     overhead_s: Array
+    flop: Array = 0.0
     is_collective: bool = False
 
     @property
@@ -64,82 +67,76 @@ class StepPrice:
     @property
     def total_s(self) -> Array:
         """All `count` of them."""
-        return self.count * (np.maximum(self.compute_s, self.memory_s) + self.comm_s + self.overhead_s)
+        return self.count * step_time_s(self.compute_s, self.memory_s, self.comm_s, self.overhead_s)
 
 
-def price_steps(
-    steps: Sequence[Step], part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine
-) -> list[StepPrice]:
-    """Price steps in order; each looped collective is charged what its partner does not hide."""
-    hidden: dict[str, Array] = {}
-    prices = []
-    for step in steps:
-        if isinstance(step, Matmul):
-            hidden[step.name] = _local(step, part, 1.0, sizes, formats, machine, engine).total_s
-    for step in steps:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setup:
+    """What every step of a pass is priced with."""
+
+    sizes: Sizes
+    formats: Formats
+    machine: Machine
+    engine: Engine
+
+    def work(self, step: Step) -> Work:
+        return step_work(step, self.sizes, self.formats, materialised_scores=self.engine.materialised_scores)
+
+
+def _price_steps(steps: Sequence[Step], part: str, count: float, setup: _Setup) -> list[StepPrice]:
+    """Price steps in order; each looped collective is charged what its partner matmul does not hide."""
+    prices = {i: _local(step, part, count, setup) for i, step in enumerate(steps) if not isinstance(step, _ON_WIRES)}
+    hidden = {price.name: price.total_s / count for i, price in prices.items() if isinstance(steps[i], Matmul)}
+    for i, step in enumerate(steps):
         if isinstance(step, Collective):
-            prices.append(_collective(step, part, count, sizes, formats, machine, engine, hidden))
+            prices[i] = _collective(step, part, count, setup, hidden)
         elif isinstance(step, SendRecv):
-            prices.append(_send(step, part, count, sizes, formats, machine, engine))
-        else:
-            prices.append(_local(step, part, count, sizes, formats, machine, engine))
-    return prices
+            prices[i] = _send(step, part, count, setup)
+    return [prices[i] for i in range(len(steps))]
 
 
-def _work(step: Step, sizes: Sizes, formats: Formats, engine: Engine) -> Work:
-    return step_work(step, sizes, formats, materialised_scores=engine.materialised_scores)
+_ON_WIRES = (Collective, SendRecv)
 
 
-def _local(
-    step: Step, part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine
-) -> StepPrice:
+def _local(step: Step, part: str, count: float, setup: _Setup) -> StepPrice:
     """A step on the chip alone."""
-    work, constants = _work(step, sizes, formats, engine), engine.constants
-    dtype = formats.matmul if isinstance(step, Matmul) else formats.activations
-    peak, hbm = machine.peak_flop_per_s(dtype), machine.chip.hbm_bytes_per_s.value
-    rate = peak * constants.matmul_efficiency
-    memory_s = np.divide(work.hbm_bytes, hbm * constants.hbm_efficiency)
-    launches = constants.kernel_launch_s if isinstance(step, Matmul | Attention | Pointwise) else 0.0
-    compute_s = np.divide(_issued_flop(step, work, sizes, machine), rate)
+    work, constants, chip = setup.work(step), setup.engine.constants, setup.machine.chip
+    dtype = setup.formats.matmul if isinstance(step, Matmul) else setup.formats.activations
     return StepPrice(
-        name=step.name, part=part, count=count, compute_s=compute_s, memory_s=memory_s, comm_s=0.0, overhead_s=launches
+        name=step.name,
+        part=part,
+        count=count,
+        compute_s=_issued_flop(step, work, setup) / (chip.peak_flop_per_s(dtype) * constants.matmul_efficiency),
+        memory_s=work.hbm_bytes / (chip.hbm_bytes_per_s.value * constants.hbm_efficiency),
+        comm_s=0.0,
+        overhead_s=constants.kernel_launch_s if isinstance(step, Matmul | Attention | Pointwise) else 0.0,
+        flop=work.flop,
     )
 
 
-def _issued_flop(step: Step, work: Work, sizes: Sizes, machine: Machine) -> Array:
+def _issued_flop(step: Step, work: Work, setup: _Setup) -> Array:
     """Flop the chip spends: on a systolic array, those of whole tiles."""
-    side = machine.chip.systolic_side
+    side = setup.machine.chip.systolic_side
     if side is None or not isinstance(step, Matmul):
         return work.flop
-    return 2.0 * work.n_rows * tiled_weights(step, sizes, side)
+    return 2.0 * work.n_rows * tiled_weights(step, setup.sizes, side)
 
 
-def _collective(
-    step: Collective,
-    part: str,
-    count: float,
-    sizes: Sizes,
-    formats: Formats,
-    machine: Machine,
-    engine: Engine,
-    hidden: dict[str, Array],
-) -> StepPrice:
-    work = _work(step, sizes, formats, engine)
-    constants = engine.constants
-    busy_s = collective_time_s(
+def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden: dict[str, Array]) -> StepPrice:
+    """A collective; what is left of its partner in `hidden` shrinks by what it covers."""
+    engine, constants = setup.engine, setup.engine.constants
+    exposed_s = collective_time_s(
         step.kind,
         step.axes,
-        work.full_bytes,
-        machine,
+        setup.work(step).full_bytes,
+        setup.machine,
         efficiency=constants.ring_efficiency if step.looped else constants.link_efficiency,
         network_efficiency=constants.network_efficiency,
         axes_at_once=engine.axes_at_once and not step.looped,
     )
-    latency_s = collective_latency_s(step.kind, step.axes, machine, constants, axes_at_once=engine.axes_at_once)
-    exposed_s = busy_s
     if step.looped and step.partner is not None:
-        exposed_s = np.maximum(busy_s - hidden[step.partner], 0.0)
-        hidden[step.partner] = np.maximum(hidden[step.partner] - busy_s, 0.0)
+        left_s = hidden[step.partner] - exposed_s
+        exposed_s, hidden[step.partner] = np.maximum(-left_s, 0.0), np.maximum(left_s, 0.0)
     return StepPrice(
         name=step.name,
         part=part,
@@ -147,25 +144,24 @@ def _collective(
         compute_s=0.0,
         memory_s=0.0,
         comm_s=exposed_s,
-        overhead_s=latency_s,
+        overhead_s=collective_latency_s(
+            step.kind, step.axes, setup.machine, constants, axes_at_once=engine.axes_at_once
+        ),
         is_collective=True,
     )
 
 
-def _send(
-    step: SendRecv, part: str, count: float, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine
-) -> StepPrice:
-    work = _work(step, sizes, formats, engine)
-    rate = machine.stage_bytes_per_s * engine.constants.network_efficiency
-    latency_s = engine.constants.collective_launch_s
+def _send(step: SendRecv, part: str, count: float, setup: _Setup) -> StepPrice:
+    """The way to the next stage."""
+    constants = setup.engine.constants
     return StepPrice(
         name=step.name,
         part=part,
         count=count,
         compute_s=0.0,
         memory_s=0.0,
-        comm_s=np.divide(work.sent_bytes, rate),
-        overhead_s=latency_s,
+        comm_s=setup.work(step).sent_bytes / (setup.machine.stage_bytes_per_s * constants.network_efficiency),
+        overhead_s=constants.collective_launch_s,
     )
 
 
@@ -173,15 +169,12 @@ def price_pass(
     program: ShardedProgram, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine, *, pp: int = 1
 ) -> list[StepPrice]:
     """Price one forward pass of one micro-batch through all stages, in order."""
+    setup = _Setup(sizes=sizes, formats=formats, machine=machine, engine=engine)
     n_layers = float(program.model.n_layers)
     parts = [("first", program.first, 1.0), ("block", program.block, n_layers), ("last", program.last, 1.0)]
     if pp > 1:
         parts.append(("handover", program.handover, pp - 1.0))
-    prices = [
-        price
-        for part, steps, count in parts
-        for price in price_steps(steps, part, count, sizes, formats, machine, engine)
-    ]
+    prices = [price for part, steps, count in parts for price in _price_steps(steps, part, count, setup)]
     host = StepPrice(
         name="pass", part="pass", count=1.0, compute_s=0.0, memory_s=0.0, comm_s=0.0, overhead_s=engine.constants.pass_s
     )
@@ -191,3 +184,8 @@ def price_pass(
 def pass_time_s(prices: Sequence[StepPrice]) -> Array:
     """Seconds of a whole pass."""
     return sum((price.total_s for price in prices), start=0.0)
+
+
+def pass_flop(prices: Sequence[StepPrice]) -> Array:
+    """Flop of a whole pass on the chips of one stage after the other."""
+    return sum((price.count * price.flop for price in prices), start=0.0)

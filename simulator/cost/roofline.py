@@ -1,25 +1,25 @@
-"""Time of one op on one chip."""
+"""Time of one step on one chip."""
 
 import numpy as np
 
 from ...models.sizes import Array
 
 
-def roofline_time_s(flop: Array, moved_bytes: Array, flop_per_s: Array, bytes_per_s: Array) -> Array:
-    r"""Time of an op that overlaps compute and memory traffic perfectly.
+def step_time_s(compute_s: Array, memory_s: Array, comm_s: Array = 0.0, overhead_s: Array = 0.0) -> Array:
+    r"""Time of a step that overlaps compute and memory traffic perfectly, and nothing else.
 
-    .. math:: t = \max(F / \pi,\; Q / \beta)
+    .. math:: t = \max(F / \pi,\; Q / \beta) + t_{comm} + t_{fixed}
 
     Parameters
     ----------
-    flop : (...) multiply and add counted apart (a matmul is 2mkn)
-    moved_bytes : (...) HBM traffic, reads plus writes; broadcasts with `flop`
-    flop_per_s : rate reached by matmuls of this format
-    bytes_per_s : HBM rate reached
+    compute_s : (...) flop over the rate reached, multiply and add counted apart (a matmul is 2mkn)
+    memory_s : (...) HBM traffic, reads plus writes, over the rate reached
+    comm_s : (...) communication that is exposed
+    overhead_s : (...) launches and hops
 
     Notes
     -----
-    A bound, not a prediction, where the rates are peaks: launch cost and wave quantisation are left out.
+    With peaks for rates and no fixed time it is the roofline: a bound, not a prediction.
 
     References
     ----------
@@ -27,7 +27,7 @@ def roofline_time_s(flop: Array, moved_bytes: Array, flop_per_s: Array, bytes_pe
 
     Examples
     --------
-    >>> float(roofline_time_s(2e12, 1e9, flop_per_s=1e15, bytes_per_s=2e12))
+    >>> float(step_time_s(2e12 / 1e15, 1e9 / 2e12))
     0.002
     """
-    return np.maximum(np.divide(flop, flop_per_s), np.divide(moved_bytes, bytes_per_s))
+    return np.maximum(compute_s, memory_s) + comm_s + overhead_s

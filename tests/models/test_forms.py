@@ -24,7 +24,7 @@ def test_the_first_axis_is_the_major_one_and_order_is_kept() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "_x", "BL{}", "B_", "{x}", "B_x{y", "BLE_XY", "B L", "b_x"])
 def test_text_that_is_no_form_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(SpecError, match="write e.g. 'BLF_zy"):
+    with pytest.raises(SpecError, match=r"write e\.g\. 'BLF_zy"):
         parse_form(text)
 
 

@@ -94,7 +94,7 @@ def _reachable(start: Form, goal: Form, axes: set[str]) -> bool:
     return bool(np.all(_held(start).any(axis=along, keepdims=True) | ~_held(goal)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pair=form_pairs())
 def test_every_chip_can_get_its_part_from_those_it_talks_to_and_permutes_only_if_it_must(
     pair: tuple[Form, Form],

@@ -4,8 +4,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
+
+from ...hardware_specs.documents import read_yaml
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -131,7 +132,7 @@ class Pope2022(BaseModel):
 def load_pope2022() -> Pope2022:
     """Every published number of the paper that the project carries."""
     text = (files(__package__) / "pope2022.yaml").read_text("utf-8")
-    return Pope2022.model_validate(yaml.safe_load(text))
+    return Pope2022.model_validate(read_yaml(text))
 
 
 class EndToEnd(BaseModel):
@@ -150,4 +151,4 @@ class EndToEnd(BaseModel):
 def load_fastertransformer() -> EndToEnd:
     """The performance table of FasterTransformer's GPT guide."""
     text = (files(__package__) / "fastertransformer.yaml").read_text("utf-8")
-    return EndToEnd.model_validate(yaml.safe_load(text))
+    return EndToEnd.model_validate(read_yaml(text))

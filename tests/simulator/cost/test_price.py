@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from shardwise.hardware_specs.cluster import meshes, parse_pool
 from shardwise.models.description import Model
@@ -80,7 +80,6 @@ def _all_s(setting: PhaseSetting, machine: Machine, batch: float, engine: Engine
     return float(_price(setting, machine, batch, engine).pass_s[0])
 
 
-@settings(deadline=None)
 @given(
     setting=phase_settings(),
     machine=machines(),
@@ -95,7 +94,6 @@ def test_a_larger_batch_cut_alike_never_takes_less_time(
         assert _latency_s(setting, machine, small, engine) <= _latency_s(setting, machine, large, engine) * _ROUNDING
 
 
-@settings(deadline=None)
 @given(
     setting=phase_settings(),
     machine=machines(),
@@ -122,7 +120,6 @@ def _faster_chip(machine: Machine, *, flop: float = 1.0, hbm: float = 1.0) -> Ma
     return replace(machine, chip=chip.model_copy(update={"dense_flop_per_s": peaks, "hbm_bytes_per_s": memory}))
 
 
-@settings(deadline=None)
 @given(
     setting=phase_settings(), machine=machines(), engine=engines, batch=st.integers(1, 128), more=st.floats(1.0, 100.0)
 )
@@ -134,7 +131,6 @@ def test_faster_chips_memory_or_wires_never_take_more_time(
         assert _latency_s(setting, faster, float(batch), engine) <= t
 
 
-@settings(deadline=None)
 @given(
     setting=phase_settings(),
     machine=machines(),

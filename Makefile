@@ -1,0 +1,45 @@
+# Two commands set everything up on a fresh machine: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO = plan palm-540b --on tpu-v4:4x4x4 --input 2048 --output 64 --batch 512
+
+.PHONY: demo test check format readme bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/shardwise $(DEMO)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python .ci/as_package.py mypy --config-file shardwise/pyproject.toml -p shardwise
+	$(BIN)/python .ci/as_package.py lint-imports --no-logo --config shardwise/pyproject.toml
+	$(BIN)/python -m pytest -m "not slow"
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+readme: $(VENV)/installed-dev
+	$(BIN)/python docs/refresh_readme.py
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/planner_speed.py
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,275 @@
+"""A measured case predicted: what its row fixes is kept, what it leaves open the planner chooses."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..hardware_specs.chip import Chip, Torus, get_chip
+from ..hardware_specs.cluster import Slice
+from ..hardware_specs.errors import SpecError
+from ..hardware_specs.units import format_bytes
+from ..simulator.cost.engines import engine_of_framework
+from ..simulator.cost.machine import make_machine, take
+from ..simulator.cost.phases import price_phase
+from ..simulator.types import PhaseName
+from ..validate.loads import PhaseSeconds, batch_at_once, closed_loop, full_queue
+from ..validate.measured_case import MeasuredCase
+from ..validate.metrics import Outcome, Quantities
+from .build import build_phase
+from .request import PlanRequest, make_request
+from .result import PhasePlan
+from .search import Choice, Found, Pair, search
+from .space import phase_cells
+
+# What GPU engines run unless a row says otherwise: Megatron's tensor parallel forms.
+_SWITCH_LAYOUT = "ws-1d-allreduce/heads"
+_BATCHES = tuple(sorted({b for k in range(13) for b in (2**k, 3 * 2**k) if b <= 4096}))
+
+
+def predict(case: MeasuredCase) -> Outcome:
+    """Predict what a case can be measured by.
+
+    Raises
+    ------
+    SpecError : the counts of chips disagree, no slice is that large, or nothing fits in memory
+    """
+    chip = get_chip(case.hardware)
+    if case.ep not in (None, 1):
+        raise SpecError(f"ep={case.ep}, but {case.model} has no experts")
+    n_chips = _n_chips(case)
+    return {"batch": _predict_batch, "closed loop": _predict_loop, "queue": _predict_queue}[case.load](
+        case, chip, n_chips
+    )
+
+
+def _n_chips(case: MeasuredCase) -> int:
+    """Chips of the system; stated degrees must multiply to them."""
+    degrees = {"tp": case.tp, "pp": case.pp, "dp": case.dp}
+    stated = math.prod(n for n in degrees.values() if n is not None)
+    if case.n_chips is None:
+        if case.tp is None:
+            raise SpecError("n_chips and tp are both blank; one of them is needed")
+        return stated
+    closed = case.tp is not None and case.pp is not None
+    if (stated != case.n_chips) if closed else (case.n_chips % stated):
+        text = " x ".join(f"{name}={n}" for name, n in degrees.items() if n is not None)
+        raise SpecError(f"{text} = {stated} chips, but n_chips={case.n_chips}")
+    return case.n_chips
+
+
+def _request(case: MeasuredCase, chip: Chip, n_chips: int, dp: int) -> PlanRequest:
+    default = None if isinstance(chip.scale_up, Torus) else _SWITCH_LAYOUT
+    return make_request(
+        case.model,
+        f"{chip.name}:{n_chips}",
+        input_tokens=case.input_tokens,
+        output_tokens=case.output_tokens,
+        weights=case.weights,
+        kv_dtype=case.kv_dtype,
+        prefill=case.prefill_layout or default,
+        decode=case.decode_layout or default,
+        tp=case.tp,
+        pp=case.pp,
+        dp=dp,
+        objective="throughput" if case.is_rate else "latency",
+        engine=engine_of_framework(case.framework) if case.framework else None,
+    )
+
+
+def _predict_batch(case: MeasuredCase, chip: Chip, n_chips: int) -> Outcome:
+    """A batch at once; where one phase was measured alone, the other does not weigh on what is chosen."""
+    batch = case.n_requests or 1
+    request = _with_batches(_request(case, chip, n_chips, case.dp or 1), (batch,), (batch,))
+    if case.phases == ("prefill", "decode"):
+        pair = _best_pair(request, f"batch {batch}")
+        prefill, decode = build_phase(request, pair.prefill), build_phase(request, pair.decode)
+    else:
+        phase = case.phases[0]
+        alone = build_phase(request, _best_phase(request, phase, f"batch {batch}"))
+        prefill, decode = (alone, None) if phase == "prefill" else (None, alone)
+
+    def answer(seconds: PhaseSeconds) -> Quantities:
+        return batch_at_once(seconds, n_requests=batch)
+
+    return _outcome(case, chip, n_chips, prefill, decode, answer, n_users=batch)
+
+
+def _predict_loop(case: MeasuredCase, chip: Chip, n_chips: int) -> Outcome:
+    """A closed loop: every replica runs as many of its users as fit."""
+    n_replicas = case.dp or 1
+    n_users = -(-(case.n_requests or 1) // n_replicas)
+    request = _request(case, chip, n_chips, n_replicas)
+
+    def running(n: int) -> PlanRequest:
+        return _with_batches(request, (n_replicas,), (n * n_replicas,))
+
+    n_running = _most_that_fit(running, n_users)
+    pair = _best_pair(running(n_running), f"{n_running * n_replicas} requests at a time")
+    prefill, decode = build_phase(request, pair.prefill), build_phase(request, pair.decode)
+
+    def answer(seconds: PhaseSeconds) -> Quantities:
+        return closed_loop(seconds, n_users=n_users, n_running=n_running, n_replicas=n_replicas)
+
+    return _outcome(case, chip, n_chips, prefill, decode, answer, n_users=n_users * n_replicas)
+
+
+def _most_that_fit(running: Callable[[int], PlanRequest], n_users: int) -> int:
+    """The largest number of users up to `n_users` that fit in memory at their full length; at least 1."""
+    if search(running(n_users)).pairs:
+        return n_users
+    low, high = 1, n_users
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if search(running(middle)).pairs else (low, middle)
+    return low
+
+
+def _predict_queue(case: MeasuredCase, chip: Chip, n_chips: int) -> Outcome:
+    """Everything queued: the batch of highest throughput that fits, over every number of replicas where none is stated."""
+    if case.dp is not None or case.tp is not None:
+        replicas = [case.dp or 1]
+    else:
+        replicas = [d for d in range(1, n_chips + 1) if n_chips % d == 0]
+    requests = []
+    for dp in replicas:
+        batches = tuple(b * dp for b in _BATCHES)
+        requests.append(_with_batches(_request(case, chip, n_chips, dp), batches, batches))
+    if case.phases == ("prefill",):
+        return _predict_prefills(case, chip, n_chips, requests)
+    request, pair = _best_of(requests)
+    prefill, decode = build_phase(request, pair.prefill), build_phase(request, pair.decode)
+
+    def answer(seconds: PhaseSeconds) -> Quantities:
+        return full_queue(seconds, prefill_batch=prefill.batch, decode_batch=decode.batch)
+
+    return _outcome(case, chip, n_chips, prefill, decode, answer, n_users=decode.batch)
+
+
+def _best_of(requests: list[PlanRequest]) -> tuple[PlanRequest, Pair]:
+    """Of several requests, the one whose best pair answers most requests a second."""
+    best: tuple[PlanRequest, Pair] | None = None
+    for request in requests:
+        found = search(request)
+        if found.pairs and (best is None or found.pairs[0].requests_per_s > best[1].requests_per_s):
+            best = request, found.pairs[0]
+    return best or (requests[0], _best_pair(requests[0], "a single request"))
+
+
+def _predict_prefills(case: MeasuredCase, chip: Chip, n_chips: int, requests: list[PlanRequest]) -> Outcome:
+    """Prompts queued, and nothing decoded."""
+    made = []
+    for request in requests:
+        try:
+            made.append(build_phase(request, _best_phase(request, "prefill", "a single prompt")))
+        except SpecError as reason:
+            refused = reason
+    if not made:
+        raise refused
+    prefill = min(made, key=lambda phase: phase.latency_s / phase.batch)
+
+    def answer(seconds: PhaseSeconds) -> Quantities:
+        rate = prefill.batch * case.input_tokens / seconds.prefill_s
+        return Quantities(input_tokens_per_s=rate)
+
+    return _outcome(case, chip, n_chips, prefill, None, answer, n_users=prefill.batch)
+
+
+def _with_batches(request: PlanRequest, prefill: tuple[int, ...], decode: tuple[int, ...]) -> PlanRequest:
+    if max(*prefill, *decode) > 65536:
+        raise SpecError(f"a batch of {max(*prefill, *decode)} is over the limit of 65536")
+    return replace(request, prefill_batches=prefill, decode_batches=decode)
+
+
+def _best_pair(request: PlanRequest, what: str) -> Pair:
+    found = search(request)
+    if not found.pairs:
+        raise SpecError(_why_not(found, what))
+    return found.pairs[0]
+
+
+def _why_not(found: Found, what: str) -> str:
+    over, needs = found.least_over_bytes
+    if math.isfinite(over):
+        return f"{what} does not fit: {needs}"
+    return f"no layout can run {what}: {'; '.join(sorted(found.rejected)) or 'no mesh has these degrees'}"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Best:
+    """The quickest candidate of one phase so far."""
+
+    choice: Choice | None = None
+    seconds: float = math.inf
+    over: tuple[float, str] = (math.inf, "")
+
+
+def _best_phase(request: PlanRequest, phase: PhaseName, what: str) -> Choice:
+    """The candidate of one phase that fits and takes least time a sequence, whatever the other phase would be."""
+    best, refused = _Best(), Counter[str]()
+    for slice_ in request.slices:
+        _improve(best, request, slice_, phase, refused)
+    if best.choice is None:
+        raise SpecError(_why_not(Found(rejected=refused, least_over_bytes=best.over), what))
+    return best.choice
+
+
+def _improve(best: _Best, request: PlanRequest, slice_: Slice, phase: PhaseName, refused: Counter[str]) -> None:
+    engine = request.calibration(slice_).engine
+    limit = slice_.chip.hbm_bytes.value * request.memory_share
+    for cells in phase_cells(request, slice_, phase, engine, refused):
+        machine = take(make_machine(slice_.chip, cells.meshes), cells.mesh)
+        price = price_phase(cells.setting, machine, cells.batch, engine, n_microbatches=cells.n_microbatches)
+        total = np.asarray(price.memory.total)
+        seconds = np.where(total <= limit, price.latency_s / cells.batch, np.inf)
+        i = int(np.argmin(seconds))
+        over = float(total.min())
+        if over - limit < best.over[0]:
+            needs = f"{format_bytes(over)} per chip on {slice_}, {format_bytes(limit)} may be used"
+            best.over = (over - limit, needs)
+        if seconds[i] < best.seconds:
+            best.seconds = float(seconds[i])
+            best.choice = Choice(
+                setting=cells.setting,
+                slice=slice_,
+                mesh_index=int(cells.mesh[i]),
+                batch=int(cells.batch[i]),
+                n_microbatches=int(cells.n_microbatches[i]),
+            )
+
+
+def _outcome(
+    case: MeasuredCase,
+    chip: Chip,
+    n_chips: int,
+    prefill: PhasePlan | None,
+    decode: PhasePlan | None,
+    answer: Callable[[PhaseSeconds], Quantities],
+    *,
+    n_users: int,
+) -> Outcome:
+    """The answer at the expected seconds and at both ends of the phases' intervals."""
+    plans = [plan for plan in (prefill, decode) if plan is not None]
+
+    def at(end: Callable[[PhasePlan], float]) -> Quantities:
+        return answer(
+            PhaseSeconds(
+                prefill_s=0.0 if prefill is None else end(prefill),
+                step_s=0.0 if decode is None else decode.step_s * end(decode) / decode.latency_s,
+                input_tokens=case.input_tokens,
+                output_tokens=case.output_tokens,
+            )
+        )
+
+    bounded = all(plan.latency_high_s is not None for plan in plans)
+    per_node = None if isinstance(chip.scale_up, Torus) else chip.scale_up.domain_chips
+    return Outcome(
+        expected=at(lambda plan: plan.latency_s),
+        quick=at(lambda plan: plan.latency_low_s),
+        slow=at(lambda plan: plan.latency_high_s or math.inf) if bounded else None,
+        n_chips=n_chips,
+        n_nodes=None if per_node is None else -(-n_chips // per_node),
+        n_users=n_users,
+    )

@@ -1,0 +1,147 @@
+"""A row of a measured table as a question to a predictor: what was run, on what, under which load."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..hardware_specs.chip import get_chip
+from ..hardware_specs.errors import SpecError
+from ..models.catalogue import get_model
+from .lengths import parse_number, request_lengths
+from .metrics import Metric, Phases
+
+Load = Literal["batch", "closed loop", "queue"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredCase:
+    """What was run; rows that differ only in what they measured make equal cases.
+
+    Parameters
+    ----------
+    model, hardware : catalogue names
+    n_chips, tp, pp, dp, ep : None where the row does not say
+    weights, kv_dtype : None for the model's own
+    load : a batch at once, a closed loop of users, or everything queued
+    n_requests : the batch, or the users; None for a queue
+    phases : what a batch's figure is made of; both under any other load
+    is_rate : a throughput was measured, so what the row leaves open is chosen for throughput
+    """
+
+    model: str
+    hardware: str
+    n_chips: int | None
+    tp: int | None
+    pp: int | None
+    dp: int | None
+    ep: int | None
+    weights: str | None
+    kv_dtype: str | None
+    framework: str
+    input_tokens: int
+    output_tokens: int
+    load: Load
+    n_requests: int | None
+    prefill_layout: str | None
+    decode_layout: str | None
+    phases: Phases
+    is_rate: bool
+
+
+def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
+    """Read a row.
+
+    Raises
+    ------
+    SpecError : why the row cannot be predicted
+    """
+    model = get_model(_text(row, "model"))
+    chip = get_chip(_text(row, "hardware"))
+    if _note(row, "mode") == "disagg":
+        raise SpecError("prefill and decode ran on pools of their own, and no column says how the chips were split")
+    load, n_requests = _load(row, metric)
+    n_in, n_out = _lengths(row, model.name, metric)
+    tp, pp = (_count(row, name) for name in ("tp", "pp"))
+    n_chips, dp, ep = (_count(row, name, zero_is_blank=True) for name in ("n_chips", "dp", "ep"))
+    return MeasuredCase(
+        model=model.name,
+        hardware=chip.name,
+        n_chips=n_chips,
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        ep=ep,
+        weights=_format(row, "weights_dtype"),
+        kv_dtype=_format(row, "kv_dtype"),
+        framework=_text(row, "framework"),
+        input_tokens=n_in,
+        output_tokens=n_out,
+        load=load,
+        n_requests=n_requests,
+        prefill_layout=_text(row, "prefill_layout") or None,
+        decode_layout=_text(row, "decode_layout") or None,
+        phases=metric.phases if load == "batch" or (metric.phases == ("prefill",) and load == "queue") else _BOTH,
+        is_rate=metric.is_rate,
+    )
+
+
+_BOTH: Phases = ("prefill", "decode")
+
+
+def _text(row: Mapping[str, str], column: str) -> str:
+    return row.get(column, "").strip()
+
+
+def _note(row: Mapping[str, str], key: str) -> str | None:
+    """The value of ``key=`` in the notes; of those, only `mode` and `moe_tp` may be used."""
+    found = re.search(rf"(?:^|[;\s]){key}=([^;\s]+)", _text(row, "notes"))
+    return found[1] if found else None
+
+
+def _format(row: Mapping[str, str], column: str) -> str | None:
+    text = _text(row, column)
+    return None if text.lower() in ("", "auto", "unset") else text
+
+
+def _count(row: Mapping[str, str], column: str, *, zero_is_blank: bool = False) -> int | None:
+    text = _text(row, column)
+    number = parse_number(text)
+    if not text or (zero_is_blank and number == 0):
+        return None
+    if number is None or not math.isfinite(number) or number < 1 or number != int(number) or number > 1e9:
+        raise SpecError(f"{column}={text!r} is no count; write a whole number of at least 1, or leave it blank")
+    return int(number)
+
+
+def _load(row: Mapping[str, str], metric: Metric) -> tuple[Load, int | None]:
+    """Users in a closed loop, else a batch, else a queue of everything; a finite rate is refused."""
+    rate = _text(row, "qps")
+    number = parse_number(rate)
+    queued = "inf" in rate.lower()
+    if rate and not queued:
+        if number is not None and not number > 0:
+            raise SpecError(f"qps={rate!r} is no rate; write a positive number, inf, or leave it blank")
+        raise SpecError("a rate needs the serving simulator")
+    if (users := _count(row, "concurrency")) is not None:
+        return "closed loop", users
+    if (batch := _count(row, "batch")) is not None:
+        return "batch", batch
+    if queued or metric.is_rate:
+        return "queue", None
+    raise SpecError("a latency needs a batch or a concurrency")
+
+
+def _lengths(row: Mapping[str, str], model: str, metric: Metric) -> tuple[int, int]:
+    """Input and output tokens; the output may be missing where only the prefill was measured."""
+    n_in, n_out = request_lengths(_text(row, "input_len"), _text(row, "output_len"), model)
+    if n_in is None:
+        raise SpecError("input_len is blank")
+    if n_out is None and "decode" in metric.phases:
+        raise SpecError("output_len is blank")
+    if "decode" in metric.phases and not n_out:
+        raise SpecError("output_len is 0, so no token is decoded")
+    if "prefill" in metric.phases and n_in == 0:
+        raise SpecError("input_len is 0, so there is no prompt to read")
+    return n_in, n_out or 0
