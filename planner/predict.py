@@ -15,7 +15,7 @@ from ..simulator.cost.engines import engine_of_framework
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
 from ..simulator.types import PhaseName
-from ..validate.loads import PhaseSeconds, batch_at_once, closed_loop, full_queue
+from ..validate.loads import PhaseSeconds, batch_at_once, closed_loop, full_queue, times
 from ..validate.measured_case import MeasuredCase
 from ..validate.metrics import Outcome, Quantities
 from .build import build_phase
@@ -32,6 +32,8 @@ _BATCHES = tuple(sorted({b for k in range(13) for b in (2**k, 3 * 2**k) if b <= 
 def predict(case: MeasuredCase) -> Outcome:
     """Predict what a case can be measured by.
 
+    Replicas share nothing but the load: one is predicted, on its share of the chips.
+
     Raises
     ------
     SpecError : the counts of chips disagree, no slice is that large, or nothing fits in memory
@@ -40,9 +42,20 @@ def predict(case: MeasuredCase) -> Outcome:
     if case.ep not in (None, 1):
         raise SpecError(f"ep={case.ep}, but {case.model} has no experts")
     n_chips = _n_chips(case)
-    return {"batch": _predict_batch, "closed loop": _predict_loop, "queue": _predict_queue}[case.load](
-        case, chip, n_chips
-    )
+    answers = {"batch": _predict_batch, "closed loop": _predict_loop, "queue": _predict_queue}
+    replicas = answers[case.load](case, chip, n_chips)
+    return _outcome(case, chip, n_chips, replicas)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Replicas:
+    """The phases of one of `n` replicas (None where a phase was not asked for), and their load as a closed form."""
+
+    n: int
+    prefill: PhasePlan | None
+    decode: PhasePlan | None
+    answer: Callable[[PhaseSeconds], Quantities]
+    n_users: int
 
 
 def _n_chips(case: MeasuredCase) -> int:
@@ -60,7 +73,8 @@ def _n_chips(case: MeasuredCase) -> int:
     return case.n_chips
 
 
-def _request(case: MeasuredCase, chip: Chip, n_chips: int, dp: int) -> PlanRequest:
+def _request(case: MeasuredCase, chip: Chip, n_chips: int) -> PlanRequest:
+    """One replica on its chips."""
     default = None if isinstance(chip.scale_up, Torus) else _SWITCH_LAYOUT
     return make_request(
         case.model,
@@ -73,47 +87,48 @@ def _request(case: MeasuredCase, chip: Chip, n_chips: int, dp: int) -> PlanReque
         decode=case.decode_layout or default,
         tp=case.tp,
         pp=case.pp,
-        dp=dp,
+        dp=1,
         objective="throughput" if case.is_rate else "latency",
         engine=engine_of_framework(case.framework) if case.framework else None,
     )
 
 
-def _predict_batch(case: MeasuredCase, chip: Chip, n_chips: int) -> Outcome:
+def _predict_batch(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:
     """A batch at once; where one phase was measured alone, the other does not weigh on what is chosen."""
-    batch = case.n_requests or 1
-    request = _with_batches(_request(case, chip, n_chips, case.dp or 1), (batch,), (batch,))
+    n_replicas, n_requests = case.dp or 1, case.n_requests or 1
+    batch = -(-n_requests // n_replicas)
+    request = _with_batches(_request(case, chip, n_chips // n_replicas), (batch,), (batch,))
+    prefill = decode = None
     if case.phases == ("prefill", "decode"):
-        pair = _best_pair(request, f"batch {batch}")
-        prefill, decode = build_phase(request, pair.prefill), build_phase(request, pair.decode)
+        prefill, decode = _build_pair(request, _best_pair(request, f"batch {batch}"))
+    elif case.phases == ("prefill",):
+        prefill = build_phase(request, _best_phase(request, "prefill", f"batch {batch}"))
     else:
-        phase = case.phases[0]
-        alone = build_phase(request, _best_phase(request, phase, f"batch {batch}"))
-        prefill, decode = (alone, None) if phase == "prefill" else (None, alone)
+        decode = build_phase(request, _best_phase(request, "decode", f"batch {batch}"))
 
     def answer(seconds: PhaseSeconds) -> Quantities:
-        return batch_at_once(seconds, n_requests=batch)
+        return batch_at_once(seconds, n_requests=n_requests)
 
-    return _outcome(case, chip, n_chips, prefill, decode, answer, n_users=batch)
+    return _Replicas(n=n_replicas, prefill=prefill, decode=decode, answer=answer, n_users=n_requests)
 
 
-def _predict_loop(case: MeasuredCase, chip: Chip, n_chips: int) -> Outcome:
+def _predict_loop(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:
     """A closed loop: every replica runs as many of its users as fit."""
     n_replicas = case.dp or 1
     n_users = -(-(case.n_requests or 1) // n_replicas)
-    request = _request(case, chip, n_chips, n_replicas)
+    request = _request(case, chip, n_chips // n_replicas)
 
     def running(n: int) -> PlanRequest:
-        return _with_batches(request, (n_replicas,), (n * n_replicas,))
+        return _with_batches(request, (1,), (n,))
 
     n_running = _most_that_fit(running, n_users)
-    pair = _best_pair(running(n_running), f"{n_running * n_replicas} requests at a time")
-    prefill, decode = build_phase(request, pair.prefill), build_phase(request, pair.decode)
+    request = running(n_running)
+    prefill, decode = _build_pair(request, _best_pair(request, f"{n_running} requests at a time"))
 
     def answer(seconds: PhaseSeconds) -> Quantities:
         return closed_loop(seconds, n_users=n_users, n_running=n_running, n_replicas=n_replicas)
 
-    return _outcome(case, chip, n_chips, prefill, decode, answer, n_users=n_users * n_replicas)
+    return _Replicas(n=n_replicas, prefill=prefill, decode=decode, answer=answer, n_users=case.n_requests or 1)
 
 
 def _most_that_fit(running: Callable[[int], PlanRequest], n_users: int) -> int:
@@ -127,54 +142,59 @@ def _most_that_fit(running: Callable[[int], PlanRequest], n_users: int) -> int:
     return low
 
 
-def _predict_queue(case: MeasuredCase, chip: Chip, n_chips: int) -> Outcome:
-    """Everything queued: the batch of highest throughput that fits, over every number of replicas where none is stated."""
-    if case.dp is not None or case.tp is not None:
-        replicas = [case.dp or 1]
-    else:
-        replicas = [d for d in range(1, n_chips + 1) if n_chips % d == 0]
-    requests = []
-    for dp in replicas:
-        batches = tuple(b * dp for b in _BATCHES)
-        requests.append(_with_batches(_request(case, chip, n_chips, dp), batches, batches))
-    if case.phases == ("prefill",):
-        return _predict_prefills(case, chip, n_chips, requests)
-    request, pair = _best_of(requests)
-    prefill, decode = build_phase(request, pair.prefill), build_phase(request, pair.decode)
+def _predict_queue(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:
+    """Everything queued: the batch of highest throughput that fits, on the best number of replicas if none is stated."""
+    open_dp = case.dp is None and case.tp is None
+    choices = [d for d in range(1, n_chips + 1) if n_chips % d == 0] if open_dp else [case.dp or 1]
+    best: _Replicas | None = None
+    best_rate, refusals = 0.0, []
+    for n_replicas in choices:
+        try:
+            request = _with_batches(_request(case, chip, n_chips // n_replicas), _BATCHES, _BATCHES)
+            found, rate = _prompts(request) if case.phases == ("prefill",) else _full_queue(request)
+        except SpecError as reason:
+            refusals.append(reason)
+            continue
+        if rate * n_replicas > best_rate:
+            best, best_rate = replace(found, n=n_replicas, n_users=found.n_users * n_replicas), rate * n_replicas
+    if best is None:
+        raise refusals[0]
+    return _scaled(best)
+
+
+def _scaled(one: _Replicas) -> _Replicas:
+    """The closed form of one replica, its rates times their number."""
+
+    def answer(seconds: PhaseSeconds) -> Quantities:
+        return times(one.answer(seconds), one.n)
+
+    return replace(one, answer=answer)
+
+
+def _full_queue(request: PlanRequest) -> tuple[_Replicas, float]:
+    """One replica under a full queue, and its requests a second."""
+    pair = _best_pair(replace(request, objective="throughput"), "a single request")
+    prefill, decode = _build_pair(request, pair)
 
     def answer(seconds: PhaseSeconds) -> Quantities:
         return full_queue(seconds, prefill_batch=prefill.batch, decode_batch=decode.batch)
 
-    return _outcome(case, chip, n_chips, prefill, decode, answer, n_users=decode.batch)
+    return _Replicas(n=1, prefill=prefill, decode=decode, answer=answer, n_users=decode.batch), pair.requests_per_s
 
 
-def _best_of(requests: list[PlanRequest]) -> tuple[PlanRequest, Pair]:
-    """Of several requests, the one whose best pair answers most requests a second."""
-    best: tuple[PlanRequest, Pair] | None = None
-    for request in requests:
-        found = search(request)
-        if found.pairs and (best is None or found.pairs[0].requests_per_s > best[1].requests_per_s):
-            best = request, found.pairs[0]
-    return best or (requests[0], _best_pair(requests[0], "a single request"))
-
-
-def _predict_prefills(case: MeasuredCase, chip: Chip, n_chips: int, requests: list[PlanRequest]) -> Outcome:
-    """Prompts queued, and nothing decoded."""
-    made = []
-    for request in requests:
-        try:
-            made.append(build_phase(request, _best_phase(request, "prefill", "a single prompt")))
-        except SpecError as reason:
-            refused = reason
-    if not made:
-        raise refused
-    prefill = min(made, key=lambda phase: phase.latency_s / phase.batch)
+def _prompts(request: PlanRequest) -> tuple[_Replicas, float]:
+    """One replica that only reads prompts, and its prompts a second."""
+    prefill = build_phase(request, _best_phase(request, "prefill", "a single prompt"))
 
     def answer(seconds: PhaseSeconds) -> Quantities:
-        rate = prefill.batch * case.input_tokens / seconds.prefill_s
-        return Quantities(input_tokens_per_s=rate)
+        return batch_at_once(seconds, n_requests=prefill.batch)
 
-    return _outcome(case, chip, n_chips, prefill, None, answer, n_users=prefill.batch)
+    one = _Replicas(n=1, prefill=prefill, decode=None, answer=answer, n_users=prefill.batch)
+    return one, prefill.batch / prefill.latency_s
+
+
+def _build_pair(request: PlanRequest, pair: Pair) -> tuple[PhasePlan, PhasePlan]:
+    return build_phase(request, pair.prefill), build_phase(request, pair.decode)
 
 
 def _with_batches(request: PlanRequest, prefill: tuple[int, ...], decode: tuple[int, ...]) -> PlanRequest:
@@ -240,21 +260,12 @@ def _improve(best: _Best, request: PlanRequest, slice_: Slice, phase: PhaseName,
             )
 
 
-def _outcome(
-    case: MeasuredCase,
-    chip: Chip,
-    n_chips: int,
-    prefill: PhasePlan | None,
-    decode: PhasePlan | None,
-    answer: Callable[[PhaseSeconds], Quantities],
-    *,
-    n_users: int,
-) -> Outcome:
+def _outcome(case: MeasuredCase, chip: Chip, n_chips: int, replicas: _Replicas) -> Outcome:
     """The answer at the expected seconds and at both ends of the phases' intervals."""
-    plans = [plan for plan in (prefill, decode) if plan is not None]
+    prefill, decode = replicas.prefill, replicas.decode
 
     def at(end: Callable[[PhasePlan], float]) -> Quantities:
-        return answer(
+        return replicas.answer(
             PhaseSeconds(
                 prefill_s=0.0 if prefill is None else end(prefill),
                 step_s=0.0 if decode is None else decode.step_s * end(decode) / decode.latency_s,
@@ -263,7 +274,7 @@ def _outcome(
             )
         )
 
-    bounded = all(plan.latency_high_s is not None for plan in plans)
+    bounded = all(plan.latency_high_s is not None for plan in (prefill, decode) if plan is not None)
     per_node = None if isinstance(chip.scale_up, Torus) else chip.scale_up.domain_chips
     return Outcome(
         expected=at(lambda plan: plan.latency_s),
@@ -271,5 +282,5 @@ def _outcome(
         slow=at(lambda plan: plan.latency_high_s or math.inf) if bounded else None,
         n_chips=n_chips,
         n_nodes=None if per_node is None else -(-n_chips // per_node),
-        n_users=n_users,
+        n_users=replicas.n_users,
     )

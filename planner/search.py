@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.units import format_bytes, format_seconds
 from ..models.layouts import LAYOUTS
-from ..simulator.cost.machine import make_machine, take
+from ..models.params import kv_bytes_per_token
+from ..simulator.cost.machine import Machine, make_machine, take
 from ..simulator.cost.phases import PhaseSetting, price_phase
+from ..simulator.cost.price import Engine
 from ..simulator.types import PhaseName
 from .pareto import pareto_indices
 from .request import PlanRequest
@@ -44,7 +46,7 @@ class PricedCells:
     `work_bytes` are activations and gathered weights, `chip_s` chip-seconds a request.
     """
 
-    choices: "list[tuple[Cells, int]]"
+    origins: list[tuple[Cells, int]]
     latency_s: NDArray[np.float64]
     pass_s: NDArray[np.float64]
     chip_s: NDArray[np.float64]
@@ -55,7 +57,7 @@ class PricedCells:
 
     def choice(self, i: int) -> Choice:
         """Candidate `i` by itself."""
-        cells, j = self.choices[i]
+        cells, j = self.origins[i]
         return Choice(
             setting=cells.setting,
             slice=cells.slice,
@@ -63,6 +65,19 @@ class PricedCells:
             batch=int(cells.batch[j]),
             n_microbatches=int(cells.n_microbatches[j]),
         )
+
+    def take(self, index: NDArray[np.int64]) -> "PricedCells":
+        """Some of the candidates."""
+        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
+        return PricedCells(origins=[self.origins[i] for i in index], **columns)
+
+
+_COLUMNS = tuple(name for name in PricedCells.__dataclass_fields__ if name != "origins")
+
+
+def _joined(parts: list[PricedCells]) -> PricedCells:
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+    return PricedCells(origins=[origin for part in parts for origin in part.origins], **columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,51 +139,42 @@ def rank(request: PlanRequest, pairs: list[Pair]) -> list[Pair]:
 
 
 Groups = dict[tuple[object, ...], PricedCells]
-_Part = tuple[Cells, NDArray[np.int64], dict[str, NDArray[np.float64]]]
 
 
 def _price(request: PlanRequest, slice_: Slice, phase: PhaseName, found: Found) -> Groups:
     """Price every candidate of a phase on a slice, grouped by what both phases of a pair must share."""
     engine = request.calibration(slice_).engine
-    priced: dict[tuple[object, ...], list[_Part]] = {}
-    machines = {}
+    groups: dict[tuple[object, ...], list[PricedCells]] = {}
+    machines: dict[tuple[int, int], Machine] = {}
     for cells in phase_cells(request, slice_, phase, engine, found.rejected):
-        key = (cells.setting.pp, cells.setting.dp)
-        if key not in machines:
-            machines[key] = make_machine(slice_.chip, cells.meshes)
-        machine = machines[key]
-        price = price_phase(
-            cells.setting, take(machine, cells.mesh), cells.batch, engine, n_microbatches=cells.n_microbatches
-        )
+        setting = cells.setting
+        split = (setting.pp, setting.dp)
+        if split not in machines:
+            machines[split] = make_machine(slice_.chip, cells.meshes)
+        priced = _price_cells(cells, machines[split], engine)
         found.n_phase_cells += len(cells.batch)
-        memory = price.memory
-        columns = {
-            "latency_s": price.latency_s,
-            "pass_s": price.pass_s,
-            "chip_s": price.latency_s * slice_.n_chips / cells.batch,
-            "batch": cells.batch,
-            "weights_bytes": np.asarray(memory.weights),
-            "kv_bytes": np.asarray(memory.kv_cache),
-            "work_bytes": np.asarray(memory.activations + memory.gathered),
-        }
-        stored = LAYOUTS[cells.setting.layout].stored
+        stored, formats = LAYOUTS[setting.layout].stored, formats_key(setting.formats)
         for i in np.unique(cells.mesh):
-            index = np.flatnonzero(cells.mesh == i)
-            shared = (
-                *key,
-                int(i),
-                stored,
-                cells.setting.head_axes,
-                formats_key(cells.setting.formats),
-                cells.setting.page_size,
-            )
-            priced.setdefault(shared, []).append((cells, index, columns))
-    return {key: _join(parts) for key, parts in priced.items()}
+            shared = (*split, int(i), stored, setting.head_axes, formats, setting.page_size)
+            groups.setdefault(shared, []).append(priced.take(np.flatnonzero(cells.mesh == i)))
+    return {key: _joined(parts) for key, parts in groups.items()}
 
 
-def _join(parts: list[_Part]) -> PricedCells:
-    columns = {name: np.concatenate([c[name][i] for _, i, c in parts]) for name in parts[0][2]}
-    return PricedCells(choices=[(cells, int(j)) for cells, index, _ in parts for j in index], **columns)
+def _price_cells(cells: Cells, machine: Machine, engine: Engine) -> PricedCells:
+    """Price the candidates of one setting."""
+    on_mesh = take(machine, cells.mesh)
+    price = price_phase(cells.setting, on_mesh, cells.batch, engine, n_microbatches=cells.n_microbatches)
+    memory = price.memory
+    return PricedCells(
+        origins=[(cells, i) for i in range(len(cells.batch))],
+        latency_s=price.latency_s,
+        pass_s=price.pass_s,
+        chip_s=price.latency_s * cells.slice.n_chips / cells.batch,
+        batch=cells.batch,
+        weights_bytes=np.asarray(memory.weights),
+        kv_bytes=np.asarray(memory.kv_cache),
+        work_bytes=np.asarray(memory.activations + memory.gathered),
+    )
 
 
 def _limit_bytes(request: PlanRequest, slice_: Slice) -> float:
@@ -183,46 +189,42 @@ def _pair_on_one_slice(request: PlanRequest, slice_: Slice, prefill: Groups, dec
             continue
         d = decode[key]
         allowed = p.batch[:, None] <= d.batch[None, :]
+        found.n_candidates += int(np.count_nonzero(allowed))
         kv = np.maximum(p.kv_bytes[:, None], d.kv_bytes[None, :])
         peak = p.weights_bytes[:, None] + kv + np.maximum(p.work_bytes[:, None], d.work_bytes[None, :])
-        latency = p.latency_s[:, None] + d.latency_s[None, :]
+        fits = _refuse(found, "out of memory", allowed, peak > limit)
+        _note_bytes(found, peak[allowed], limit, slice_)
+        ok = _within_limits(request, p, d, fits, found)
         chip = p.chip_s[:, None] + d.chip_s[None, :]
-        ok = _feasible(request, p, d, peak, limit, allowed, found, slice_)
-        rate = slice_.n_chips / chip
-        _keep(request, p, d, ok, latency, chip, rate, found, shared=True, handoff_s=np.zeros(latency.shape))
+        joint = _Joint(latency_s=p.latency_s[:, None] + d.latency_s[None, :], chip_s=chip, rate=slice_.n_chips / chip)
+        _keep(request, p, d, ok, joint, found, shared=True)
 
 
-def _feasible(
-    request: PlanRequest,
-    p: PricedCells,
-    d: PricedCells,
-    peak: NDArray[np.float64],
-    limit: float,
-    allowed: NDArray[np.bool_],
-    found: Found,
-    slice_: Slice,
+def _refuse(found: Found, reason: str, candidates: NDArray[np.bool_], failing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Count the candidates that fail, and return those that are left."""
+    _count(found, reason, candidates & failing)
+    return candidates & ~failing
+
+
+def _note_bytes(found: Found, peak: NDArray[np.float64], limit: float, slice_: Slice) -> None:
+    """Remember the candidate that came nearest to fitting."""
+    least = float(np.min(peak, initial=np.inf))
+    if least - limit < found.least_over_bytes[0]:
+        needs = f"{format_bytes(least)} per chip on {slice_}, {format_bytes(limit)} may be used"
+        found.least_over_bytes = (least - limit, needs)
+
+
+def _within_limits(
+    request: PlanRequest, p: PricedCells, d: PricedCells, ok: NDArray[np.bool_], found: Found
 ) -> NDArray[np.bool_]:
-    """Which pairs fit and keep the limits; each of the others is counted under the first reason it fails by."""
-    fits = peak <= limit
-    found.n_candidates += int(np.count_nonzero(allowed))
-    _count(found, "out of memory", allowed & ~fits)
-    if not fits.any() and allowed.any():
-        least = float(np.min(np.where(allowed, peak, np.inf)))
-        if least - limit < found.least_over_bytes[0]:
-            needs = f"{format_bytes(least)} per chip on {slice_}, {format_bytes(limit)} may be used"
-            found.least_over_bytes = (least - limit, needs)
-    ok = allowed & fits
-    if ok.any():
-        found.least_ttft_s = min(found.least_ttft_s, float(np.min(np.where(ok, p.pass_s[:, None], np.inf))))
-        found.least_tpot_s = min(found.least_tpot_s, float(np.min(np.where(ok, d.pass_s[None, :], np.inf))))
+    """Which of the pairs that fit keep the limits; each other is counted under the first it breaks."""
+    ttft, tpot = (np.broadcast_to(x, ok.shape) for x in (p.pass_s[:, None], d.pass_s[None, :]))
+    found.least_ttft_s = min(found.least_ttft_s, float(np.min(ttft[ok], initial=np.inf)))
+    found.least_tpot_s = min(found.least_tpot_s, float(np.min(tpot[ok], initial=np.inf)))
     if request.slo.ttft_s is not None:
-        late = ok & (p.pass_s[:, None] > request.slo.ttft_s)
-        _count(found, "TTFT over the limit", late)
-        ok &= ~late
+        ok = _refuse(found, "TTFT over the limit", ok, ttft > request.slo.ttft_s)
     if request.slo.tpot_s is not None:
-        slow = ok & (d.pass_s[None, :] > request.slo.tpot_s)
-        _count(found, "TPOT over the limit", slow)
-        ok &= ~slow
+        ok = _refuse(found, "TPOT over the limit", ok, tpot > request.slo.tpot_s)
     return ok
 
 
@@ -232,27 +234,33 @@ def _count(found: Found, reason: str, mask: NDArray[np.bool_]) -> None:
         found.rejected[reason] += n
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Joint:
+    """What pairs of a prefill and a decode candidate come to, each (n_prefill, n_decode)."""
+
+    latency_s: NDArray[np.float64]
+    chip_s: NDArray[np.float64]
+    rate: NDArray[np.float64]
+    handoff_s: NDArray[np.float64] | None = None
+
+
 def _keep(
     request: PlanRequest,
     p: PricedCells,
     d: PricedCells,
     ok: NDArray[np.bool_],
-    latency: NDArray[np.float64],
-    chip: NDArray[np.float64],
-    rate: NDArray[np.float64],
+    joint: _Joint,
     found: Found,
     *,
     shared: bool,
-    handoff_s: NDArray[np.float64],
 ) -> None:
     """Keep the best few pairs by the objective and those on the frontier."""
     rows, columns = np.nonzero(ok)
     if not len(rows):
         return
-    flat_latency, flat_chip, flat_rate = latency[rows, columns], chip[rows, columns], rate[rows, columns]
-    merit = {"latency": flat_latency, "cost": flat_chip, "throughput": -flat_rate}[request.objective]
+    latency, chip, rate = (x[rows, columns] for x in (joint.latency_s, joint.chip_s, joint.rate))
+    merit = {"latency": latency, "cost": chip, "throughput": -rate}[request.objective]
     best = np.argsort(merit, kind="stable")[:_KEEP] if len(merit) <= _KEEP else np.argpartition(merit, _KEEP)[:_KEEP]
-    front = pareto_indices(flat_latency, flat_chip)
 
     def pair(i: int) -> Pair:
         row, column = int(rows[i]), int(columns[i])
@@ -260,14 +268,14 @@ def _keep(
             prefill=p.choice(row),
             decode=d.choice(column),
             shared=shared,
-            handoff_s=float(handoff_s[row, column]),
-            latency_s=float(flat_latency[i]),
-            chip_s=float(flat_chip[i]),
-            requests_per_s=float(flat_rate[i]),
+            handoff_s=0.0 if joint.handoff_s is None else float(joint.handoff_s[row, column]),
+            latency_s=float(latency[i]),
+            chip_s=float(chip[i]),
+            requests_per_s=float(rate[i]),
         )
 
     found.pairs += [pair(int(i)) for i in np.sort(best)]
-    found.frontier += [pair(int(i)) for i in front]
+    found.frontier += [pair(int(i)) for i in pareto_indices(latency, chip)]
     if len(found.pairs) > 32 * _KEEP:
         found.pairs = rank(request, found.pairs)[:_KEEP]
 
@@ -279,71 +287,46 @@ def _pair_across_slices(
 
     Of each phase only the candidates that nothing beats on latency and cost can be part of a best pair.
     """
-    p_fronts = [(s, k, _front(request, s, g, found)) for s, groups in prefill.items() for k, g in _by_cache(groups)]
-    d_fronts = [(s, k, _front(request, s, g, found)) for s, groups in decode.items() for k, g in _by_cache(groups)]
+    p_fronts = [(s, *front) for s, groups in prefill.items() for front in _fronts(request, s, groups, found)]
+    d_fronts = [(s, *front) for s, groups in decode.items() for front in _fronts(request, s, groups, found)]
     for p_slice, p_kv, p in p_fronts:
         for d_slice, d_kv, d in d_fronts:
             n_chips = p_slice.n_chips + d_slice.n_chips
-            if p is None or d is None or p_kv != d_kv or n_chips > request.max_chips:
+            if p_kv != d_kv or n_chips > request.max_chips:
                 continue
-            handoff = _handoff_s(request, p_slice, d_slice, p)
-            latency = p.latency_s[:, None] + d.latency_s[None, :] + handoff
-            chip = p.chip_s[:, None] + d.chip_s[None, :]
-            everything = np.ones(latency.shape, bool)
-            ok = _feasible(request, p, d, np.zeros(latency.shape), 1.0, everything, found, p_slice)
-            # the slower pool sets the pace
-            rate = np.minimum(p_slice.n_chips / p.chip_s[:, None], d_slice.n_chips / d.chip_s[None, :])
-            _keep(
-                request,
-                p,
-                d,
-                ok,
-                latency,
-                chip,
-                rate,
-                found,
-                shared=False,
-                handoff_s=np.broadcast_to(handoff, latency.shape),
+            handoff = np.broadcast_to(_handoff_s(request, p_slice, d_slice, p), (len(p.batch), len(d.batch)))
+            # the slower pool sets the pace, the other waits for it
+            busy_s = np.maximum(p.chip_s[:, None] / p_slice.n_chips, d.chip_s[None, :] / d_slice.n_chips)
+            joint = _Joint(
+                latency_s=p.latency_s[:, None] + d.latency_s[None, :] + handoff,
+                chip_s=n_chips * busy_s,
+                rate=1.0 / busy_s,
+                handoff_s=handoff,
             )
+            found.n_candidates += busy_s.size
+            ok = _within_limits(request, p, d, np.ones(busy_s.shape, np.bool_), found)
+            _keep(request, p, d, ok, joint, found, shared=False)
 
 
-def _by_cache(groups: Groups) -> "list[tuple[str, PricedCells]]":
-    """Candidates of a slice together, by cache format."""
+def _fronts(request: PlanRequest, slice_: Slice, groups: Groups, found: Found) -> list[tuple[str, PricedCells]]:
+    """The candidates of a phase that fit on a slice and that nothing beats, by cache format."""
 
-    def kv_of(item: tuple[tuple[object, ...], PricedCells]) -> str:
-        return item[1].choices[0][0].setting.formats.kv.name
+    def kv_of(group: PricedCells) -> str:
+        return group.origins[0][0].setting.formats.kv.name
 
-    joined = []
-    for kv, items in groupby(sorted(groups.items(), key=kv_of), key=kv_of):
-        cells = [group for _, group in items]
-        columns = {
-            name: np.concatenate([getattr(c, name) for c in cells])
-            for name in ("latency_s", "pass_s", "chip_s", "batch", "weights_bytes", "kv_bytes", "work_bytes")
-        }
-        joined.append((kv, PricedCells(choices=[choice for c in cells for choice in c.choices], **columns)))
-    return joined
-
-
-def _front(request: PlanRequest, slice_: Slice, cells: PricedCells, found: Found) -> PricedCells | None:
-    """The candidates of a phase that fit and that nothing beats."""
-    limit = _limit_bytes(request, slice_)
-    peak = cells.weights_bytes + cells.kv_bytes + cells.work_bytes
-    fits = np.flatnonzero(peak <= limit)
-    if request.sharing == "separate":
-        found.n_candidates += len(peak) - len(fits)
-        _count(found, "out of memory", peak > limit)
-    if not len(fits):
-        least = float(np.min(peak))
-        if least - limit < found.least_over_bytes[0]:
-            needs = f"{format_bytes(least)} per chip on {slice_}, {format_bytes(limit)} may be used"
-            found.least_over_bytes = (least - limit, needs)
-        return None
-    keep = fits[pareto_indices(cells.latency_s[fits], cells.chip_s[fits])]
-    columns = {
-        name: getattr(cells, name)[keep]
-        for name in ("latency_s", "pass_s", "chip_s", "batch", "weights_bytes", "kv_bytes", "work_bytes")
-    }
-    return PricedCells(choices=[cells.choices[i] for i in keep], **columns)
+    fronts = []
+    for kv, members in groupby(sorted(groups.values(), key=kv_of), key=kv_of):
+        cells = _joined(list(members))
+        limit = _limit_bytes(request, slice_)
+        peak = cells.weights_bytes + cells.kv_bytes + cells.work_bytes
+        _note_bytes(found, peak, limit, slice_)
+        fits = np.flatnonzero(peak <= limit)
+        if request.sharing == "separate":
+            found.n_candidates += len(peak) - len(fits)
+            _count(found, "out of memory", peak > limit)
+        if len(fits):
+            fronts.append((kv, cells.take(fits[pareto_indices(cells.latency_s[fits], cells.chip_s[fits])])))
+    return fronts
 
 
 def _handoff_s(request: PlanRequest, p_slice: Slice, d_slice: Slice, p: PricedCells) -> NDArray[np.float64]:
@@ -360,9 +343,7 @@ def _handoff_s(request: PlanRequest, p_slice: Slice, d_slice: Slice, p: PricedCe
 
 
 def _cache_bytes_per_token(p: PricedCells) -> float:
-    from ..models.params import kv_bytes_per_token
-
-    setting = p.choices[0][0].setting
+    setting = p.origins[0][0].setting
     return kv_bytes_per_token(setting.model, setting.formats.kv.bytes_per_element)
 
 

@@ -1,6 +1,6 @@
 """Closed forms of a system under load, from the seconds of its two phases: a batch at once, a closed loop, a full queue."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from .metrics import Quantities
 
@@ -68,7 +68,8 @@ def closed_loop(seconds: PhaseSeconds, *, n_users: int, n_running: int, n_replic
 
     Notes
     -----
-    Left out: lengths that differ, chunked prefill beside decode, prompts that are read together.
+    Left out: lengths that differ, chunked prefill beside decode, and requests that start together and then stay in step,
+    so that their prompts queue for each other.
 
     References
     ----------
@@ -119,3 +120,9 @@ def full_queue(seconds: PhaseSeconds, *, prefill_batch: int, decode_batch: int) 
         **_rates(seconds, rate),
         input_tokens_per_s=prefill_batch * seconds.input_tokens / seconds.prefill_s if seconds.prefill_s else None,
     )
+
+
+def times(one: Quantities, n_replicas: int) -> Quantities:
+    """The quantities of several equal replicas: times stay, rates add up."""
+    rates = [f.name for f in fields(one) if f.name.endswith("_per_s")]
+    return replace(one, **{name: None if (rate := getattr(one, name)) is None else rate * n_replicas for name in rates})

@@ -87,7 +87,7 @@ def print_result(result: PlanResult) -> None:
             first = phase is plan.prefill
             made.add_row(
                 str(plan.rank) if first else "",
-                phase.phase if plan.shared else f"{phase.phase} {phase.n_chips}",
+                phase.phase,
                 phase.layout.replace("ws-1d-", "1d-"),
                 _mesh(phase),
                 str(phase.batch),
