@@ -285,7 +285,6 @@ def _torus_cuts(shape: tuple[int, ...], n_parts: int) -> list[dict[int, int]]:
 
 def _switch_meshes(slice_: Slice, pp: int, dp: int) -> list[Mesh]:
     """Axes laid out from the innermost chip outwards, in every order; stages and replicas outermost."""
-    n_nodes, per_node = slice_.shape
     if slice_.n_chips % (pp * dp):
         return []
     tp = slice_.n_chips // (pp * dp)
@@ -317,7 +316,7 @@ def _switch_axis(slice_: Slice, stride: int, size: int) -> AxisLinks | None:
         return _ALONE
     import networkx as nx
 
-    n_nodes, per_node = slice_.shape
+    per_node = slice_.shape[1]
     room = max(1, per_node // stride)
     inner = min(size, room)
     if size % inner or (stride < per_node and per_node % stride):

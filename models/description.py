@@ -30,7 +30,8 @@ class Model(BaseModel):
     norm : `layernorm` has scale and (with `norm_bias`) shift, `rmsnorm` scale only
     n_norms_per_block : norm layers in one block that read d_model
     n_learned_positions : rows of a learned position table, 0 for RoPE, ALiBi or none
-    n_params_nominal : the N of the model's name, used in MFU; `n_params_published` the exact count its source gives
+    n_params_nominal : the N its paper counts MFU with, where that is not the exact count
+    n_params_published : the count its source gives
     """
 
     model_config = _STRICT

@@ -10,7 +10,7 @@ from .description import Model
 def attention_params(model: Model) -> int:
     r"""Attention projections of one layer, with their biases.
 
-    .. math:: 2 d_{model} (n_{heads} + n_{kv\_heads}) d_{head} + b_{qkv} (n_{heads} + 2 n_{kv\_heads}) d_{head} + b_{out} d_{model}
+    .. math:: 2 d_{model} (n_{heads} + n_{kv}) d_{head} + b_{qkv} (n_{heads} + 2 n_{kv}) d_{head} + b_{out} d_{model}
     """
     query_width = model.n_heads * model.d_head
     key_value_width = 2 * model.n_kv_heads * model.d_head

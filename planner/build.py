@@ -11,7 +11,7 @@ from ..hardware_specs.prices import price_usd_per_h
 from ..models.sizes import batch_axes, padded_heads
 from ..simulator.cost.calibrated import Calibration, calibration_of
 from ..simulator.cost.machine import Machine, make_machine
-from ..simulator.cost.phases import PhasePrice, bind, mfu_params, price_phase
+from ..simulator.cost.phases import PhasePrice, bind, model_flop_utilization, price_phase
 from ..simulator.cost.price import Engine, StepPrice, price_pass
 from .request import PlanRequest
 from .result import Bound, MemoryShare, MeshSizes, PhasePlan, Plan, Source, StepShare
@@ -103,7 +103,7 @@ def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
         latency_low_s=low,
         latency_high_s=high,
         step_s=priced.pass_s,
-        mfu=2.0 * mfu_params(model) * tokens / capacity,
+        mfu=float(model_flop_utilization(model, tokens, capacity)),
         hfu=float(priced.price.flop[0]) * mesh.tp * setting.pp * setting.dp / capacity,
         cost_chip_s_per_token=chip_s / all_tokens if all_tokens else None,
         usd_per_mtok=chip_s / all_tokens * dollars.usd_per_h / 3600.0 * 1e6 if all_tokens and dollars else None,

@@ -20,8 +20,8 @@ from ..validate.reproduce import (
     GpuRun,
     Reproduction,
     gpu_seconds,
-    model_flop_utilization,
     predict_timing_s,
+    published_mfu,
     reproduce_pope2022,
 )
 from ..validate.volumes import best_2d_mesh, crossing_tokens, ffn_model, ffn_volume_bytes, max_context_tokens
@@ -318,7 +318,7 @@ def _out_of_memory(report: Reproduction) -> Finding:
 def _pipeline(report: Reproduction) -> Finding:
     run = GpuRun(model="mt-nlg-530b", chip="a100-80gb-sxm", tp=8, pp=3, input=128, output=8, batch=256)
     tokens = float(run.batch * (run.input + run.output))
-    mfu = model_flop_utilization(run.model, run.chip, run.tp * run.pp, tokens, gpu_seconds(run))
+    mfu = published_mfu(run.model, run.chip, run.tp * run.pp, tokens, gpu_seconds(run))
     slowest = report.fastertransformer_order[0].ours[-1]
     return Finding(holds=None, ours=f"PP3/TP8 MFU {mfu:.2f} at 128/8, batch 256; slowest at batch 1: {slowest}")
 

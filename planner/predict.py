@@ -187,7 +187,7 @@ def _prompts(request: PlanRequest) -> tuple[_Replicas, float]:
     prefill = build_phase(request, _best_phase(request, "prefill", "a single prompt"))
 
     def answer(seconds: PhaseSeconds) -> Quantities:
-        return batch_at_once(seconds, n_requests=prefill.batch)
+        return Quantities(input_tokens_per_s=prefill.batch * seconds.input_tokens / seconds.prefill_s)
 
     one = _Replicas(n=1, prefill=prefill, decode=None, answer=answer, n_users=prefill.batch)
     return one, prefill.batch / prefill.latency_s

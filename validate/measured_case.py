@@ -62,7 +62,10 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
     if _note(row, "mode") == "disagg":
         raise SpecError("prefill and decode ran on pools of their own, and no column says how the chips were split")
     load, n_requests = _load(row, metric)
-    n_in, n_out = _lengths(row, model.name, metric)
+    # a phase is priced alone where it ran alone: in a batch at once, or as prompts that queue for nothing else
+    alone = load == "batch" or (load == "queue" and metric.is_rate)
+    phases: Phases = metric.phases if alone else ("prefill", "decode")
+    n_in, n_out = _lengths(row, model.name, phases)
     tp, pp = (_count(row, name) for name in ("tp", "pp"))
     n_chips, dp, ep = (_count(row, name, zero_is_blank=True) for name in ("n_chips", "dp", "ep"))
     return MeasuredCase(
@@ -85,9 +88,6 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
         phases=metric.phases if load == "batch" or (metric.phases == ("prefill",) and load == "queue") else _BOTH,
         is_rate=metric.is_rate,
     )
-
-
-_BOTH: Phases = ("prefill", "decode")
 
 
 def _text(row: Mapping[str, str], column: str) -> str:
@@ -133,15 +133,15 @@ def _load(row: Mapping[str, str], metric: Metric) -> tuple[Load, int | None]:
     raise SpecError("a latency needs a batch or a concurrency")
 
 
-def _lengths(row: Mapping[str, str], model: str, metric: Metric) -> tuple[int, int]:
-    """Input and output tokens; the output may be missing where only the prefill was measured."""
+def _lengths(row: Mapping[str, str], model: str, phases: Phases) -> tuple[int, int]:
+    """Input and output tokens; the output may be missing where only prompts were read."""
     n_in, n_out = request_lengths(_text(row, "input_len"), _text(row, "output_len"), model)
     if n_in is None:
         raise SpecError("input_len is blank")
-    if n_out is None and "decode" in metric.phases:
+    if n_out is None and "decode" in phases:
         raise SpecError("output_len is blank")
-    if "decode" in metric.phases and not n_out:
+    if "decode" in phases and not n_out:
         raise SpecError("output_len is 0, so no token is decoded")
-    if "prefill" in metric.phases and n_in == 0:
+    if "prefill" in phases and n_in == 0:
         raise SpecError("input_len is 0, so there is no prompt to read")
     return n_in, n_out or 0

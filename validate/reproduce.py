@@ -14,7 +14,7 @@ from ..simulator.cost.calibrated import Calibration, calibration_of
 from ..simulator.cost.fit import FitCase, predict_case_s, usable_mesh
 from ..simulator.cost.machine import make_machine
 from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE
-from ..simulator.cost.phases import PhasePrice, PhaseSetting, engine_microbatches, mfu_params, price_phase
+from ..simulator.cost.phases import PhasePrice, PhaseSetting, engine_microbatches, model_flop_utilization, price_phase
 from ..simulator.types import PhaseName, Workload
 from .cases import fit_cases, formats_of, judged_cases, timing_case
 from .compared import STRICT, Compared, ErrorTable, compared, largest_error, median_error
@@ -95,21 +95,16 @@ def reproduce_pope2022() -> Reproduction:
     )
 
 
-def model_flop_utilization(model: str, chip: str, n_chips: int, tokens: float, seconds: float) -> float:
-    """Achieved over peak throughput: 2 N tokens / (chips x peak x time), N unpadded, attention left out.
-
-    References
-    ----------
-    [Pope2022] section 2.
-    """
+def published_mfu(model: str, chip: str, n_chips: int, tokens: float, seconds: float) -> float:
+    """MFU of a published time, by our definition."""
     peak = get_chip(chip).peak_flop_per_s(formats_of("bf16").matmul)
-    return 2.0 * mfu_params(get_model(model)) * tokens / (n_chips * peak * seconds)
+    return float(model_flop_utilization(get_model(model), tokens, n_chips * peak * seconds))
 
 
 def _mfu_row(row: TableD2Row) -> Compared:
     """A printed MFU of Table D.2 (20 tokens in, 8 out) beside the one its printed time has."""
     tokens = row.batch * {"prefill": 20, "generate": 8, "total": 28}[row.phase]
-    ours = model_flop_utilization(row.model, row.chip, row.chips, tokens, row.value_s)
+    ours = published_mfu(row.model, row.chip, row.chips, tokens, row.value_s)
     name = f"{_deployment(row)} {row.phase} batch {row.batch}"
     return compared(name, "Table D.2", row.model, "ratio", row.mfu, ours)
 

@@ -122,7 +122,8 @@ def group_scores(scored: Sequence[ScoredRow]) -> list[GroupScore]:
     for item in scored:
         row = item.row
         source = row.get("source", "").strip() or row.get("framework", "").strip()
-        key = (source, *(row.get(name, "").strip() for name in ("model", "hardware", "metric")))
+        model, hardware, metric = (row.get(name, "").strip() for name in ("model", "hardware", "metric"))
+        key = (source, model, hardware, metric)
         groups.setdefault(key, []).append(item)
     made = [_group(key, rows) for key, rows in groups.items()]
     return sorted(made, key=lambda g: -math.inf if g.median_abs_error is None else g.median_abs_error, reverse=True)

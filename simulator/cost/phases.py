@@ -196,9 +196,25 @@ def slowest_stage_s(setting: PhaseSetting, prices: list[StepPrice]) -> Array:
     return block * share + np.maximum(ends[0], ends[1])
 
 
-def mfu_params(model: Model) -> float:
-    """The N of MFU: unpadded, as the model's paper counts it, else the exact count."""
-    return model.n_params_nominal or float(n_params(model))
+def model_flop_utilization(model: Model, tokens: Array, capacity_flop: Array) -> Array:
+    r"""Achieved over peak throughput, as if 2N flop a token were all the work.
+
+    .. math:: \mathrm{MFU} = 2 N T / (n \pi t)
+
+    Parameters
+    ----------
+    tokens : (...) tokens T that went through the model
+    capacity_flop : (...) what the chips could have done meanwhile: chips n x peak x seconds t
+
+    Notes
+    -----
+    N is unpadded and counted as the model's paper counts it; attention over the context is left out.
+
+    References
+    ----------
+    [Pope2022] section 2.
+    """
+    return 2.0 * (model.n_params_nominal or float(n_params(model))) * tokens / capacity_flop
 
 
 def _scatter(prices: list[PhasePrice], parts: list[NDArray[np.int64]], n: int) -> PhasePrice:

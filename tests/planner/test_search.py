@@ -17,6 +17,8 @@ from shardwise.simulator.cost.phases import PhaseSetting, bind, price_phase
 from shardwise.simulator.types import Slo
 from shardwise.tests.strategies import small_model
 
+# about the median of the passes on four chips, so that some keep the limits and some do not
+TTFT_S, TPOT_S = 5e-4, 2.5e-4
 PAIR_REASONS = ("out of memory", "TTFT over the limit", "TPOT over the limit")
 TWO_D = ("ws-2d", "wg-x", "wg-xy", "wg-xyz")
 # W_in lies cut over E and F in 2D, over F alone in 1D: layouts with one form share one copy of the weights.
@@ -119,9 +121,7 @@ def every_phase(request: PlanRequest, slice_: Slice, phase: str) -> Iterator[Can
             pp=pp,
             dp=dp,
         )
-        for mesh, n_micro in itertools.product(
-            meshes(slice_, pp, dp), microbatches(request, phase, pp, batch // dp)
-        ):
+        for mesh, n_micro in itertools.product(meshes(slice_, pp, dp), microbatches(request, phase, pp, batch // dp)):
             if lies_on(request, layout, attention, heads, mesh.sizes) and cuts_batch(
                 layout, attention, mesh.sizes, batch // dp // n_micro
             ):
@@ -230,7 +230,7 @@ SMALL_SPACES = [
     pytest.param({"on": "tpu-v4:2x2x2", "batches": (8,)}, id="8 chips"),
     pytest.param({"on": "tpu-v4:2x2x1", "engine": "shardwise", "batches": (4,)}, id="every layout, stages too"),
     pytest.param({"on": "tpu-v4:2x2x1", "memory_share": 1.7e-4}, id="little memory"),
-    pytest.param({"on": "tpu-v4:2x2x1", "ttft_s": 4e-3, "tpot_s": 2.5e-3}, id="both limits bind"),
+    pytest.param({"on": "tpu-v4:2x2x1", "ttft_s": TTFT_S, "tpot_s": TPOT_S}, id="both limits bind"),
 ]
 
 
@@ -262,7 +262,7 @@ def test_a_case_where_memory_and_limits_refuse_some_and_not_all() -> None:
     """The two spaces above that are meant to bind do bind."""
     tight = search(request_of("tpu-v4:2x2x1", memory_share=1.7e-4))
     assert 0 < tight.rejected["out of memory"] < tight.n_candidates
-    limited = search(request_of("tpu-v4:2x2x1", ttft_s=4e-3, tpot_s=2.5e-3))
+    limited = search(request_of("tpu-v4:2x2x1", ttft_s=TTFT_S, tpot_s=TPOT_S))
     assert limited.rejected["TTFT over the limit"] > 0
     assert limited.rejected["TPOT over the limit"] > 0
     assert n_feasible(limited) > 0
@@ -311,9 +311,7 @@ def test_a_kept_pair_is_enough_to_price_it_again() -> None:
         total = 0.0
         for choice in (pair.prefill, pair.decode):
             mesh = meshes_in_order(request, choice.slice, choice.setting)[choice.mesh_index]
-            total += priced(
-                request, choice.slice, choice.setting, mesh, choice.batch, choice.n_microbatches
-            ).latency_s
+            total += priced(request, choice.slice, choice.setting, mesh, choice.batch, choice.n_microbatches).latency_s
         assert pair.latency_s == pytest.approx(total, rel=1e-12)
 
 

@@ -9,8 +9,8 @@ from shardwise.validate.reproduce import (
     MemoryVerdict,
     Reproduction,
     gpu_prices,
-    model_flop_utilization,
     predict_timing_s,
+    published_mfu,
     quoted_case,
     reproduce_pope2022,
 )
@@ -45,7 +45,7 @@ def test_every_mfu_of_table_d2_follows_from_its_printed_time(report: Reproductio
 @pytest.mark.parametrize("row", [r for r in _PAPER.timings if r.mfu is not None], ids=lambda r: r.id)
 def test_mfu_of_figure_7_and_tables_2_and_3_is_ours(row: object) -> None:
     tokens = row.batch * (row.input if row.phase == "prefill" else row.output)  # type: ignore[attr-defined]
-    ours = model_flop_utilization(row.model, "tpu-v4", row.chips, float(tokens), row.value_s)  # type: ignore[attr-defined]
+    ours = published_mfu(row.model, "tpu-v4", row.chips, float(tokens), row.value_s)  # type: ignore[attr-defined]
     # whole percent, from a time of two or three digits
     assert ours == pytest.approx(row.mfu, abs=0.01)  # type: ignore[attr-defined]
 

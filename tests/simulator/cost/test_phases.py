@@ -16,7 +16,7 @@ from shardwise.simulator.cost.phases import (
     PhaseSetting,
     bind,
     engine_microbatches,
-    mfu_params,
+    model_flop_utilization,
     price_phase,
     token_group,
 )
@@ -161,9 +161,8 @@ def test_an_engine_splits_a_batch_by_stages_then_in_halves(batch: int, new_token
     assert engine_microbatches(batch, new_tokens, pp, 1024) == parts
 
 
-def test_mfu_counts_the_parameters_of_the_models_name() -> None:
+def test_mfu_counts_two_flop_a_parameter_and_token_with_the_papers_parameters() -> None:
     # Pope2022: N = 540e9 for the padded model too
-    assert mfu_params(get_model("palm-540b-padded")) == 540e9
-    assert mfu_params(small_model()) == 3 * (attention_params(small_model()) + ffn_params(small_model()) + 2 * 256) + (
-        2 * 512 * 256 + 256
-    )
+    assert model_flop_utilization(get_model("palm-540b-padded"), 10.0, 1e15) == 2 * 540e9 * 10.0 / 1e15
+    exact = 3 * (attention_params(small_model()) + ffn_params(small_model()) + 2 * 256) + (2 * 512 * 256 + 256)
+    assert model_flop_utilization(small_model(), 10.0, 1e15) == 2.0 * exact * 10.0 / 1e15

@@ -1,54 +1,51 @@
-"""The roofline: its dimension, its two sides, and that it is monotone and the same for arrays."""
+"""The time of a step: its dimension, its roofline, and that it is monotone and the same for arrays."""
 
 import numpy as np
 import pint
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shardwise.simulator.cost.roofline import roofline_time_s
+from shardwise.simulator.cost.roofline import step_time_s
 
 # pint's own registry has bit = []: it would add bytes to flop
 U = pint.UnitRegistry(None)
 for _line in ("second = [time] = s", "byte = [information] = B", "flop = [compute]"):
     U.define(_line)
 
-_amounts = st.floats(0.0, 1e18)
-_rates = st.floats(1e6, 1e18)
+_seconds = st.floats(0.0, 1e6)
 
 
 def test_it_has_the_dimension_of_time() -> None:
-    t = roofline_time_s(2e12 * U.flop, 1e9 * U.B, 1e15 * U.flop / U.s, 2e12 * U.B / U.s)
-    assert t.check("[time]")
-    assert t.to("s").magnitude == 2e-3
+    compute_s, memory_s = 2e12 * U.flop / (1e15 * U.flop / U.s), 1e9 * U.B / (2e12 * U.B / U.s)
+    for t in (step_time_s(compute_s, memory_s), step_time_s(compute_s, memory_s, 0.0 * U.s, 0.0 * U.s)):
+        assert t.check("[time]")
+        assert t.to("s").magnitude == 2e-3
 
 
-def test_flop_do_not_add_to_bytes() -> None:
+def test_only_times_are_compared_and_added() -> None:
     with pytest.raises(pint.DimensionalityError):
-        roofline_time_s(2e12 * U.B, 1e9 * U.B, 1e15 * U.flop / U.s, 2e12 * U.B / U.s)
+        step_time_s(2e12 * U.flop, 1e9 * U.B)
+    with pytest.raises(pint.DimensionalityError):
+        step_time_s(1.0 * U.s, 1.0 * U.s, 1e9 * U.B)
 
 
-@given(flop=_amounts, moved_bytes=_amounts, flop_per_s=_rates, bytes_per_s=_rates)
-def test_it_is_the_slower_of_computing_and_moving(
-    flop: float, moved_bytes: float, flop_per_s: float, bytes_per_s: float
+@given(compute_s=_seconds, memory_s=_seconds, comm_s=_seconds, overhead_s=_seconds)
+def test_it_is_the_slower_of_computing_and_moving_and_then_the_rest(
+    compute_s: float, memory_s: float, comm_s: float, overhead_s: float
 ) -> None:
-    t = roofline_time_s(flop, moved_bytes, flop_per_s, bytes_per_s)
-    assert t == max(flop / flop_per_s, moved_bytes / bytes_per_s)
+    assert step_time_s(compute_s, memory_s) == max(compute_s, memory_s)
+    assert step_time_s(compute_s, memory_s, comm_s, overhead_s) == max(compute_s, memory_s) + comm_s + overhead_s
 
 
-@given(flop=_amounts, moved_bytes=_amounts, flop_per_s=_rates, bytes_per_s=_rates, more=st.floats(1.0, 1e3))
-def test_more_work_never_takes_less_and_faster_hardware_never_more(
-    flop: float, moved_bytes: float, flop_per_s: float, bytes_per_s: float, more: float
-) -> None:
-    t = roofline_time_s(flop, moved_bytes, flop_per_s, bytes_per_s)
-    assert roofline_time_s(flop * more, moved_bytes, flop_per_s, bytes_per_s) >= t
-    assert roofline_time_s(flop, moved_bytes * more, flop_per_s, bytes_per_s) >= t
-    assert roofline_time_s(flop, moved_bytes, flop_per_s * more, bytes_per_s) <= t
-    assert roofline_time_s(flop, moved_bytes, flop_per_s, bytes_per_s * more) <= t
+@given(times=st.tuples(*[_seconds] * 4), place=st.integers(0, 3), more=_seconds)
+def test_more_of_anything_never_takes_less(times: tuple[float, ...], place: int, more: float) -> None:
+    longer = [t + more if i == place else t for i, t in enumerate(times)]
+    assert step_time_s(*longer) >= step_time_s(*times)
 
 
 def test_arrays_broadcast_and_give_what_each_element_gives() -> None:
-    flop, moved_bytes = np.array([[1e12], [4e12]]), np.array([1e9, 8e9, 64e9])
-    t = roofline_time_s(flop, moved_bytes, 1e15, 2e12)
-    assert np.shape(t) == (2, 3)
+    compute_s, memory_s = np.array([[1e-3], [4e-3]]), np.array([5e-4, 2e-3, 8e-3])
+    t = np.asarray(step_time_s(compute_s, memory_s, 1e-4))
+    assert t.shape == (2, 3)
     for i, j in np.ndindex(2, 3):
-        assert np.asarray(t)[i, j] == roofline_time_s(flop[i, 0], moved_bytes[j], 1e15, 2e12)
+        assert t[i, j] == step_time_s(compute_s[i, 0], memory_s[j], 1e-4)
