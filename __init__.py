@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .hardware_specs.chip import get_chip
+    from .hardware_specs.catalogue import get_chip
     from .hardware_specs.errors import SpecError
     from .models.catalogue import get_model
     from .planner.api import estimate, plan
@@ -24,7 +24,7 @@ _HOMES = {
     "SpecError": "hardware_specs.errors",
     "__version__": "planner.version",
     "estimate": "planner.api",
-    "get_chip": "hardware_specs.chip",
+    "get_chip": "hardware_specs.catalogue",
     "get_model": "models.catalogue",
     "plan": "planner.api",
 }

@@ -3,8 +3,6 @@
 No efficiency enters here; what a chip really reaches is measured or fitted elsewhere.
 """
 
-from functools import cache
-from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -12,8 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from .documents import read_yaml
 from .dtypes import DType
-from .errors import SpecError, UnknownNameError
-from .names import index_by_name, name_key
+from .errors import SpecError
 from .units import parse_quantity
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -117,26 +114,3 @@ def read_chip(text: str, origin: str) -> Chip:
         return Chip.model_validate(read_yaml(text))
     except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"{origin}: {error}") from error
-
-
-@cache
-def load_chips() -> dict[str, Chip]:
-    """Every chip of the catalogue by name."""
-    folder = files(__package__) / "data" / "chips"
-    chips = [read_chip(path.read_text("utf-8"), path.name) for path in folder.iterdir() if path.name.endswith(".yaml")]
-    from .cpu_host import cpu_host
-
-    return {chip.name: chip for chip in sorted([*chips, cpu_host()], key=lambda chip: chip.name)}
-
-
-@cache
-def _index() -> dict[str, str]:
-    return index_by_name({chip.name: chip.aliases for chip in load_chips().values()})
-
-
-def get_chip(name: str) -> Chip:
-    """Find a chip by catalogue name or alias, whatever its case, punctuation or bracketed remarks."""
-    try:
-        return load_chips()[_index()[name_key(name)]]
-    except KeyError:
-        raise UnknownNameError("chip", name, load_chips()) from None

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .chip import Chip, Torus, get_chip
+from .catalogue import get_chip
+from .chip import Chip, Torus
 from .errors import SpecError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from .chip import get_chip, load_chips
+from .catalogue import get_chip, load_chips
 from .documents import read_yaml
 from .errors import SpecError
 from .units import parse_quantity

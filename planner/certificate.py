@@ -6,7 +6,7 @@ compared with what the plan predicts.
 
 import math
 
-from ..hardware_specs.chip import get_chip
+from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.cluster import parse_pool
 from ..hardware_specs.dtypes import parse_dtype
 from ..models.lower import lower

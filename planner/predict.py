@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..hardware_specs.chip import Chip, Torus, get_chip
+from ..hardware_specs.catalogue import get_chip
+from ..hardware_specs.chip import Chip, Torus
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.errors import SpecError
 from ..hardware_specs.units import format_bytes

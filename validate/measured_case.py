@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ..hardware_specs.chip import get_chip
+from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
 from .lengths import parse_number, request_lengths
@@ -85,7 +85,7 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
         n_requests=n_requests,
         prefill_layout=_text(row, "prefill_layout") or None,
         decode_layout=_text(row, "decode_layout") or None,
-        phases=metric.phases if load == "batch" or (metric.phases == ("prefill",) and load == "queue") else _BOTH,
+        phases=phases,
         is_rate=metric.is_rate,
     )
 
@@ -136,12 +136,10 @@ def _load(row: Mapping[str, str], metric: Metric) -> tuple[Load, int | None]:
 def _lengths(row: Mapping[str, str], model: str, phases: Phases) -> tuple[int, int]:
     """Input and output tokens; the output may be missing where only prompts were read."""
     n_in, n_out = request_lengths(_text(row, "input_len"), _text(row, "output_len"), model)
-    if n_in is None:
-        raise SpecError("input_len is blank")
+    if not n_in:
+        raise SpecError("input_len is blank" if n_in is None else "input_len is 0, so there is no prompt to read")
     if n_out is None and "decode" in phases:
         raise SpecError("output_len is blank")
     if "decode" in phases and not n_out:
         raise SpecError("output_len is 0, so no token is decoded")
-    if "prefill" in phases and n_in == 0:
-        raise SpecError("input_len is 0, so there is no prompt to read")
     return n_in, n_out or 0

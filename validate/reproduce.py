@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import BaseModel
 
-from ..hardware_specs.chip import get_chip
+from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.cluster import meshes, parse_pool
 from ..models.catalogue import get_model
 from ..simulator.cost.calibrated import Calibration, calibration_of

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...hardware_specs.chip import Torus, get_chip, load_chips
+from ...hardware_specs.catalogue import get_chip, load_chips
+from ...hardware_specs.chip import Torus
 from ...hardware_specs.cluster import build_graph, meshes, parse_pool, wraps
 from ...hardware_specs.prices import price_usd_per_h
 from ...hardware_specs.units import format_bytes

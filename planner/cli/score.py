@@ -71,6 +71,8 @@ def _summary(scored: "list[ScoredRow]") -> dict[str, object]:
 
 
 def _print_summary(scored: "list[ScoredRow]") -> None:
+    from rich.markup import escape
+
     from ...validate.score import count_reasons, group_scores, total_score
     from .text import console, table
 
@@ -80,7 +82,8 @@ def _print_summary(scored: "list[ScoredRow]") -> None:
     made.add_column("group", overflow="fold", max_width=38)
     made.add_row(*_numbers(total_score(scored)), "all")
     for group in groups[:_MOST_GROUPS]:
-        made.add_row(*_numbers(group), f"{group.model}, {group.hardware}, {group.metric}; {group.source}")
+        names = (group.model, group.hardware, group.metric, group.source)
+        made.add_row(*_numbers(group), escape(", ".join(name for name in names if name)))
     out = console()
     out.print(made, highlight=False)
     if len(groups) > _MOST_GROUPS:

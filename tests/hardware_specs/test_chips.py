@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from shardwise.hardware_specs import chip as chip_module
-from shardwise.hardware_specs.chip import Chip, Switch, Torus, get_chip, load_chips, read_chip
+from shardwise.hardware_specs.catalogue import get_chip, load_chips
+from shardwise.hardware_specs.chip import Chip, Switch, Torus, read_chip
 from shardwise.hardware_specs.dtypes import DTYPES
 from shardwise.hardware_specs.errors import SpecError, UnknownNameError
 

@@ -4,7 +4,7 @@ import math
 
 import networkx as nx
 import pytest
-from shardwise.hardware_specs.chip import get_chip, load_chips
+from shardwise.hardware_specs.catalogue import get_chip, load_chips
 from shardwise.hardware_specs.cluster import Mesh, Slice, build_graph, meshes, parse_pool, splits
 from shardwise.hardware_specs.errors import SpecError
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from shardwise.hardware_specs import prices
-from shardwise.hardware_specs.chip import get_chip, load_chips
+from shardwise.hardware_specs.catalogue import get_chip, load_chips
 from shardwise.hardware_specs.errors import SpecError, UnknownNameError
 from shardwise.hardware_specs.prices import load_prices, price_usd_per_h, read_prices
 

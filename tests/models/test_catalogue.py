@@ -26,7 +26,7 @@ def test_every_file_is_complete_and_consistent(model) -> None:
     assert (model.positions == "learned") == (model.n_learned_positions > 0)
     assert model.max_context is None or model.positions != "learned" or model.max_context <= model.n_learned_positions
     assert (model.n_params_published is None) == (not model.n_params_published_source)
-    assert model.n_params_nominal is not None
+    assert (model.n_params_nominal is not None) == model.name.startswith(("palm", "mt-nlg"))
     assert not (model.norm == "rmsnorm" and model.norm_bias)
     assert model.n_norms_per_block == 2 or model.block == "parallel"
 

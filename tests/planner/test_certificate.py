@@ -31,7 +31,7 @@ def request_of(on: str, model: Model | None = None, batch: tuple[int, ...] = (1,
 def test_every_plan_and_every_point_of_the_frontier_passes(model: Model, on: str, page_size: int, weights: str) -> None:
     request = request_of(on, model, page_size=page_size, weights=weights)
     result = answer(request, top=20)
-    assert result.plans
+    assert result.plans or result.n_candidates == 0  # a width of 1 cannot be cut
     for plan in (*result.plans, *result.frontier):
         check_plan(request, plan)
 
@@ -131,7 +131,11 @@ def test_phases_that_fit_alone_but_not_together_are_caught() -> None:
     request = replace(request, prefill_batches=(8,), decode_batches=(8,))
     plan = answer(request, top=1).best
     p, d = plan.prefill.memory, plan.decode.memory
-    together = p.weights + max(p.kv_cache, d.kv_cache) + max(p.total - p.weights - p.kv_cache, d.total - d.weights - d.kv_cache)
+    together = (
+        p.weights
+        + max(p.kv_cache, d.kv_cache)
+        + max(p.total - p.weights - p.kv_cache, d.total - d.weights - d.kv_cache)
+    )
     hbm_bytes = request.slices[0].chip.hbm_bytes.value
     tight = replace(request, memory_share=together / hbm_bytes)
     limit = hbm_bytes * tight.memory_share

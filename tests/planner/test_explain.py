@@ -26,9 +26,7 @@ def result() -> PlanResult:
 def test_what_binds_adds_up_to_the_pass(result: PlanResult) -> None:
     told = explain_plan(result)
     for phase in (result.best.prefill, result.best.decode):
-        assert sum(told.bound[phase.phase].values()) == pytest.approx(
-            sum(step.total_s for step in phase.breakdown)
-        )
+        assert sum(told.bound[phase.phase].values()) == pytest.approx(sum(step.total_s for step in phase.breakdown))
         assert phase.bound == max(told.bound[phase.phase], key=lambda name: told.bound[phase.phase][name])
 
 

@@ -34,7 +34,10 @@ def test_one_trace_a_series_and_its_labels_are_batches(result: PlanResult) -> No
         phases = [getattr(plan, phase) for plan in plans]
         assert {name for where, name in drawn if where == axis} == {f"{p.n_chips} chips, {p.layout}" for p in phases}
         points = {
-            (x, y, text) for trace in figure.data if trace.xaxis == axis for x, y, text in zip(trace.x, trace.y, trace.text, strict=True)
+            (x, y, text)
+            for trace in figure.data
+            if trace.xaxis == axis
+            for x, y, text in zip(trace.x, trace.y, trace.text, strict=True)
         }
         assert points == {(1e3 * p.step_s, 1e3 * p.cost_chip_s_per_token, str(p.batch)) for p in phases}
 
@@ -53,15 +56,15 @@ def test_points_of_a_series_rise_in_latency(result: PlanResult) -> None:
 
 def test_the_page_loads_nothing_and_offers_to_send_nothing(page: Path) -> None:
     html = page.read_text("utf-8")
-    outside = html
-    for script in re.findall(r"<script[^>]*>.*?</script>", html, re.DOTALL):
-        outside = outside.replace(script, "")
+    scripts = re.findall(r"<script[^>]*>.*?</script>", html, re.DOTALL)
+    library = max(scripts, key=len)  # plotly.js itself names addresses of map tiles and schemas, and fetches none here
+    outside = html.replace(library, "")
     assert not re.search(r"<script[^>]*\ssrc=", html)
     assert not re.search(r"<(link|img|iframe|object|embed)\b", outside)
     assert "http" not in outside
+    assert "plot.ly" not in outside
     assert '"showSendToCloud": false' in html
     assert '"displaylogo": false' in html
-    assert '"plotlyServerURL": ""' in html
 
 
 def test_the_same_result_gives_the_same_bytes(result: PlanResult, page: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from importlib.resources import files
 
 import pytest
-from shardwise.hardware_specs.chip import get_chip
+from shardwise.hardware_specs.catalogue import get_chip
 from shardwise.hardware_specs.errors import UnknownNameError
 from shardwise.simulator.cost.calibrated import Fit, calibration_of, dump_fit, load_fits, read_fit
 from shardwise.simulator.cost.constants import Constants

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shardwise.hardware_specs.chip import get_chip
+from shardwise.hardware_specs.catalogue import get_chip
 from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.models.catalogue import get_model, load_models
 from shardwise.models.description import Model
