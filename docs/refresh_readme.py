@@ -1,7 +1,7 @@
 """Run every command the README shows and put what it prints, and the tables made from it, back into the file.
 
-A line ``<!-- command: shardwise ... -->`` stands before the fenced block that shows it with its output; ``| head -N`` at its end keeps the first
-lines. A line ``<!-- table: NAME -->`` stands before a table that is made here.
+A line ``<!-- command: shardwise ... -->`` stands before the fenced block that shows it with its output; ``| head -N`` at
+its end keeps the first lines. A line ``<!-- table: NAME -->`` stands before a table that is made here.
 """
 
 import json

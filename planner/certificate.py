@@ -46,7 +46,7 @@ def _check_slice(phase: PhasePlan) -> None:
 
 def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
     """Weights and cache must be what the forms say; with the activations they must lie below the limit."""
-    sequences = -(-(-(-phase.batch // phase.dp)) // phase.n_microbatches)
+    sequences = _ceil(_ceil(phase.batch, phase.dp), phase.n_microbatches)
     sizes = (phase.mesh.x, phase.mesh.y, phase.mesh.z)
     head_axes = _head_axes(phase)
     program = lower(
@@ -56,9 +56,9 @@ def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
         batch_axes=batch_axes(sizes, sequences),
         head_axes=head_axes,
     )
-    layers = -(-request.model.n_layers // phase.pp)
+    layers = _ceil(request.model.n_layers, phase.pp)
     weight = parse_dtype(phase.weights).bytes_per_element
-    context = -(-request.workload.context_tokens // phase.page_size) * phase.page_size
+    context = _ceil(request.workload.context_tokens, phase.page_size) * phase.page_size
     dims = _dims(request, phase, sequences, context)
     blocks = sum(_elements(t, dims, sizes) for t in program.block_weights)
     ends = [_elements(t, dims, sizes) for t in program.end_weights]
@@ -73,6 +73,10 @@ def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
         _fail(f"{phase.phase} states a limit or a total that its parts do not give")
     if phase.memory.total > limit:
         _fail(f"{phase.phase} needs {phase.memory.total:.6g} bytes of {limit:.6g}")
+
+
+def _ceil(n: int, parts: int) -> int:
+    return -(-n // parts)
 
 
 def _head_axes(phase: PhasePlan) -> tuple[str, ...]:
@@ -100,7 +104,7 @@ def _elements(tensor: Tensor, dims: dict[str, int], sizes: tuple[int, int, int])
     size = dict(zip("xyz", sizes, strict=True))
     total = tensor.copies
     for dim, axes in tensor.form.dims:
-        total *= -(-dims[dim] // math.prod(size[axis] for axis in axes))
+        total *= _ceil(dims[dim], math.prod(size[axis] for axis in axes))
     return total
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,32 +46,25 @@ def phase_cells(
             refused["more pipeline stages than layers"] += len(batches)
             continue
         usable = wanted_meshes(request, slice_, pp, dp)
-        for layout, attention in _layouts(request, slice_, phase):
-            for head_axes in _head_choices(request.model, layout):
-                named = (request.prefill_layouts if phase == "prefill" else request.decode_layouts) is not None
-                own = [
-                    i for i, mesh in enumerate(usable) if is_canonical(layout.name, attention, mesh.sizes, named=named)
-                ]
-                chosen = _fitting(request.model, layout, head_axes, usable, own, len(batches), refused)
-                if not chosen:
-                    continue
-                for formats in request.formats:
-                    for page_size in request.page_sizes:
-                        setting = PhaseSetting(
-                            model=request.model,
-                            phase=phase,
-                            layout=layout.name,
-                            attention=attention,
-                            formats=formats,
-                            workload=request.workload,
-                            head_axes=head_axes,
-                            pp=pp,
-                            dp=dp,
-                            page_size=page_size,
-                        )
-                        cells = _cells(setting, slice_, usable, chosen, batches, engine, refused)
-                        if cells is not None:
-                            yield cells
+        for layout, attention, head_axes in _cuts(request, slice_, phase):
+            own = _own_meshes(request, layout, attention, usable, phase)
+            chosen = _fitting(request.model, layout, head_axes, usable, own, len(batches), refused)
+            for formats, page_size in product(request.formats, request.page_sizes):
+                setting = PhaseSetting(
+                    model=request.model,
+                    phase=phase,
+                    layout=layout.name,
+                    attention=attention,
+                    formats=formats,
+                    workload=request.workload,
+                    head_axes=head_axes,
+                    pp=pp,
+                    dp=dp,
+                    page_size=page_size,
+                )
+                rows = _rows(setting, usable, chosen, batches, engine, refused)
+                if rows:
+                    yield _cells(setting, slice_, usable, rows)
 
 
 def wanted_meshes(request: PlanRequest, slice_: Slice, pp: int, dp: int) -> tuple[Mesh, ...]:
@@ -79,9 +73,16 @@ def wanted_meshes(request: PlanRequest, slice_: Slice, pp: int, dp: int) -> tupl
     return tuple(sorted(found, key=lambda m: -min(m.sizes)))
 
 
-def _layouts(request: PlanRequest, slice_: Slice, phase: PhaseName) -> Iterator[tuple[Layout, AttentionSharding]]:
-    """Layout pairs the request names, else those its engine can run."""
-    named = request.prefill_layouts if phase == "prefill" else request.decode_layouts
+def _named(request: PlanRequest, phase: PhaseName) -> tuple[str, ...] | None:
+    """The layouts the user allows for a phase, None for all."""
+    return request.prefill_layouts if phase == "prefill" else request.decode_layouts
+
+
+def _cuts(
+    request: PlanRequest, slice_: Slice, phase: PhaseName
+) -> Iterator[tuple[Layout, AttentionSharding, tuple[str, ...]]]:
+    """Layouts the request names, else those its engine can run, with the axes to cut the heads over."""
+    named = _named(request, phase)
     profile = get_engine(request.engine_name(slice_))
     for text in profile.layouts if named is None else named:
         ffn, attention = parse_layout_pair(text)
@@ -91,13 +92,22 @@ def _layouts(request: PlanRequest, slice_: Slice, phase: PhaseName) -> Iterator[
                 continue
             if ffn == "wg-xyz" and sharding != "batch" and attention is None and "batch" in profile.attention:
                 continue
-            yield LAYOUTS[ffn], sharding
+            for head_axes in _head_choices(LAYOUTS[ffn]):
+                yield LAYOUTS[ffn], sharding, head_axes
 
 
-def _head_choices(model: Model, layout: Layout) -> tuple[tuple[str, ...], ...]:
+def _head_choices(layout: Layout) -> tuple[tuple[str, ...], ...]:
     """Heads cut over every axis, padded where they do not divide; or over fewer, attention replicated over the rest."""
     fewer = tuple(axis for axis in AXES if axis != "x")
     return (AXES, fewer) if layout.needs_2d else (AXES,)
+
+
+def _own_meshes(
+    request: PlanRequest, layout: Layout, attention: AttentionSharding, usable: tuple[Mesh, ...], phase: PhaseName
+) -> list[int]:
+    """Indices of the meshes on which a layout goes by its own name."""
+    named = _named(request, phase) is not None
+    return [i for i, mesh in enumerate(usable) if is_canonical(layout.name, attention, mesh.sizes, named=named)]
 
 
 def _fitting(
@@ -167,37 +177,37 @@ def _product(size: dict[str, int], axes: tuple[str, ...]) -> int:
     return product
 
 
-def _cells(
+def _rows(
     setting: PhaseSetting,
-    slice_: Slice,
     usable: tuple[Mesh, ...],
     chosen: list[int],
     batches: tuple[int, ...],
     engine: Engine,
     refused: Counter[str],
-) -> Cells | None:
-    """Every mesh x batch x micro-batches of a setting whose batch can be cut as the layout says."""
+) -> list[tuple[int, int, int]]:
+    """Every (mesh, batch, micro-batches) of a setting whose batch can be cut as the layout says."""
     rows = []
     for batch in batches:
         if batch % setting.dp:
             refused["batch does not divide over the replicas"] += len(chosen)
             continue
-        for n_micro in microbatch_choices(setting, batch // setting.dp, engine):
-            for i in chosen:
-                if _cuts_batch(setting, usable[i].sizes, batch // setting.dp // n_micro):
-                    rows.append((i, batch, n_micro))
-                else:
-                    refused["batch does not divide over the axes it is cut over"] += 1
-    if not rows:
-        return None
-    index, sequences, micro = np.array(rows).T
+        for n_micro, i in product(microbatch_choices(setting, batch // setting.dp, engine), chosen):
+            if _cuts_batch(setting, usable[i].sizes, batch // setting.dp // n_micro):
+                rows.append((i, batch, n_micro))
+            else:
+                refused["batch does not divide over the axes it is cut over"] += 1
+    return rows
+
+
+def _cells(setting: PhaseSetting, slice_: Slice, usable: tuple[Mesh, ...], rows: list[tuple[int, int, int]]) -> Cells:
+    mesh, batch, n_microbatches = np.array(rows).T
     return Cells(
         setting=setting,
         slice=slice_,
         meshes=usable,
-        mesh=index,
-        batch=sequences.astype(np.float64),
-        n_microbatches=micro.astype(np.float64),
+        mesh=mesh,
+        batch=batch.astype(np.float64),
+        n_microbatches=n_microbatches.astype(np.float64),
     )
 
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import statistics
+from itertools import pairwise
 
 import pytest
 from shardwise.hardware_specs.errors import SpecError
@@ -66,7 +67,7 @@ def test_the_interval_holds_the_prediction(changes):
 
 def test_more_users_never_wait_less_and_the_full_queue_is_the_limit():
     loops = [outcome("ttft", concurrency=str(n)).expected for n in (1, 4, 16, 64)]
-    for fewer, more in zip(loops, loops[1:], strict=False):
+    for fewer, more in pairwise(loops):
         assert more.ttft_s >= fewer.ttft_s
         assert more.tpot_s >= fewer.tpot_s
         assert more.output_tokens_per_s >= fewer.output_tokens_per_s
