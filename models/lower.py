@@ -72,6 +72,7 @@ def _at(tensor: Tensor, form: Form) -> Tensor:
 def contract(x: Form, w: Form) -> Form:
     """The form of the einsum of activations `x` and weight `w` over the dimensions they share.
 
+    >>> from shardwise.models.forms import parse_form
     >>> str(contract(parse_form("BLE_x"), parse_form("E_xF_zy")))
     'BLF_zy{x}'
     """
@@ -258,6 +259,53 @@ class _Lowering:
     def cache(self) -> Tensor:
         return Tensor(name="cache", form=self.forms.cache, role="kv", copies=2)
 
+    def block_vectors(self) -> tuple[Tensor, ...]:
+        """Norms and biases of one layer, which lie beside the matrices and cost nothing but memory."""
+        model, stored = self.model, self.layout.stored
+        norm = model.n_norms_per_block * (2 if model.norm_bias else 1)
+        heads = [("norm of q and k", Form((("Q", ()),)), 2 * (2 if model.norm_bias else 1))] if model.qk_norm else []
+        found = [("norms", self._vector("E", ()), norm), *heads]
+        if model.biases.qkv:
+            found.append(("bias of q", self._per_head_vector("H"), 1))
+            found.append(("bias of kv", self._per_head_vector("K"), 2))
+        if model.biases.attention_out:
+            found.append(("bias of o", self._vector("E", ()), 1))
+        if model.biases.ffn:
+            found.append(("bias of w_in", self._vector("F", stored.axes_of("F")), 2 if model.gated else 1))
+            found.append(("bias of w_out", self._vector("E", ()), 1))
+        return tuple(Tensor(name=name, form=form, role="weight", copies=copies) for name, form, copies in found)
+
+    def first_weights(self) -> tuple[Tensor, ...]:
+        """The lookup table, learned positions, the norm after them."""
+        model, table = self.model, self.embedding()
+        found = [table]
+        if model.n_learned_positions:
+            form = Form((("P", ()), ("E", table.form.axes_of("E"))))
+            found.append(Tensor(name="positions", form=form, role="weight"))
+        return (*found, *(self._norm("embedding norm") if model.embedding_norm else ()))
+
+    def last_weights(self) -> tuple[Tensor, ...]:
+        """The final norm and the output matrix; a tied one is the lookup table where both lie alike."""
+        model, matrix, table = self.model, self.unembedding(), self.embedding()
+        one = model.tied_embeddings and _transposed(matrix.form) == table.form
+        found = [table if one else matrix]
+        if model.biases.logits:
+            form = self._vector("V", matrix.form.axes_of("V"))
+            found.append(Tensor(name="bias of logits", form=form, role="weight"))
+        return (*found, *(self._norm("final norm") if model.final_norm else ()))
+
+    def _norm(self, name: str) -> tuple[Tensor, ...]:
+        copies = 2 if self.model.norm_bias else 1
+        return (Tensor(name=name, form=self._vector("E", ()), role="weight", copies=copies),)
+
+    @staticmethod
+    def _vector(dim: str, axes: tuple[str, ...]) -> Form:
+        return Form(((dim, axes),))
+
+    def _per_head_vector(self, dim: str) -> Form:
+        """One bias a head and channel, cut as the projection's heads are."""
+        return Form(tuple(item for item in self.forms.per_head(self.layout.stored, dim).dims if item[0] != "E"))
+
     def embedding(self) -> Tensor:
         return Tensor(name="embedding", form=self.layout.embedding, role="weight")
 
@@ -266,11 +314,6 @@ class _Lowering:
         stored = self.layout.stored
         form = Form((("E", stored.axes_of("E")), ("V", stored.axes_of("F"))))
         return Tensor(name="unembedding", form=form, role="weight")
-
-    def tables(self) -> tuple[Tensor, ...]:
-        """Embedding and unembedding; a tied pair is one copy only where both lie alike."""
-        one = self.model.tied_embeddings and _transposed(self.unembedding().form) == self.embedding().form
-        return (self.embedding(),) if one else (self.embedding(), self.unembedding())
 
     def embed(self) -> tuple[Step, ...]:
         """Look up what this chip's part of the table holds; where the vocabulary is cut, the parts are summed."""
@@ -340,7 +383,8 @@ def lower(
         block=made.block(),
         last=made.unembed(),
         handover=(SendRecv(name="send", tensor=residual),),
-        block_weights=tuple(made.weights.values()),
-        end_weights=made.tables(),
+        block_weights=(*made.weights.values(), *made.block_vectors()),
+        first_weights=made.first_weights(),
+        last_weights=made.last_weights(),
         cache=made.cache(),
     )

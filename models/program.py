@@ -41,6 +41,7 @@ class Attention:
     name: str
     q: Tensor
     cache: Tensor
+
     out: Tensor
 
 
@@ -97,7 +98,8 @@ class ShardedProgram:
     ----------
     batch_axes : the axes the batch is really cut over where a form says so: the longest prefix that divides it
     head_axes : the axes the heads are cut over
-    block_weights, end_weights : what lies in memory: per layer, and embedding and unembedding once
+    block_weights, first_weights, last_weights : what lies in memory: per layer, and at the two ends of the model; what
+        both ends name is one copy where they are on one stage
     cache : the KV cache of one layer, K and V (copies=2)
     """
 
@@ -112,5 +114,12 @@ class ShardedProgram:
     last: tuple[Step, ...]
     handover: tuple[Step, ...]
     block_weights: tuple[Tensor, ...]
-    end_weights: tuple[Tensor, ...]
+    first_weights: tuple[Tensor, ...]
+    last_weights: tuple[Tensor, ...]
     cache: Tensor
+
+    def end_weights(self, *, pp: int) -> tuple[tuple[Tensor, ...], ...]:
+        """The weights at the ends, by the stages that hold them: both on one, or each on its own."""
+        if pp == 1:
+            return (tuple(dict.fromkeys((*self.first_weights, *self.last_weights))),)
+        return self.first_weights, self.last_weights

@@ -64,6 +64,7 @@ class Sizes:
             "K": n_kv_heads,
             "Q": float(model.d_head),
             "V": float(model.vocab_size),
+            "P": float(model.n_learned_positions),
             # every chip's own statistics (sum of squares, for layernorm also the sum), and its own best logit
             "N": (2.0 if model.norm == "layernorm" else 1.0) * self.shards(program.layout.entry.axes_of("E")),
             "C": self.shards(AXES),

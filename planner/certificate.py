@@ -61,8 +61,8 @@ def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
     context = _ceil(request.workload.context_tokens, phase.page_size) * phase.page_size
     dims = _dims(request, phase, sequences, context)
     blocks = sum(_elements(t, dims, sizes) for t in program.block_weights)
-    ends = [_elements(t, dims, sizes) for t in program.end_weights]
-    weights = (layers * blocks + (sum(ends) if phase.pp == 1 else max(ends))) * weight
+    ends = max(sum(_elements(t, dims, sizes) for t in held) for held in program.end_weights(pp=phase.pp))
+    weights = (layers * blocks + ends) * weight
     cache = layers * _elements(program.cache, dims, sizes) * parse_dtype(phase.kv_dtype).bytes_per_element
     cache *= phase.n_microbatches
     for name, counted, stated in (("weights", weights, phase.memory.weights), ("cache", cache, phase.memory.kv_cache)):
@@ -94,6 +94,7 @@ def _dims(request: PlanRequest, phase: PhasePlan, sequences: int, context: int) 
         "K": phase.n_heads_padded if multihead else model.n_kv_heads,
         "Q": model.d_head,
         "V": model.vocab_size,
+        "P": model.n_learned_positions,
         "B": sequences,
         "S": context,
     }

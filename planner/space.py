@@ -49,6 +49,8 @@ def phase_cells(
         for layout, attention, head_axes in _cuts(request, slice_, phase):
             own = _own_meshes(request, layout, attention, usable, phase)
             chosen = _fitting(request.model, layout, head_axes, usable, own, len(batches), refused)
+            if not chosen:
+                continue
             for formats, page_size in product(request.formats, request.page_sizes):
                 setting = PhaseSetting(
                     model=request.model,

@@ -33,11 +33,12 @@ class MemoryBytes:
 
 
 def weight_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats, *, pp: int = 1) -> Array:
-    """Resident weights of the fullest stage: its layers, and the tables at the two ends (together when pp = 1)."""
+    """Resident weights of the fullest stage: its layers, and what the ends of the model hold."""
     layers = ceil_div(float(program.model.n_layers), pp)
-    ends = [tensor_bytes((t,), sizes, formats) for t in program.end_weights]
-    tables = sum(ends, start=0.0) if pp == 1 else np.max(np.stack(np.broadcast_arrays(*ends)), axis=0)
-    return layers * tensor_bytes(program.block_weights, sizes, formats) + tables
+    ends: Array = 0.0
+    for held in program.end_weights(pp=pp):
+        ends = np.maximum(ends, tensor_bytes(held, sizes, formats))
+    return layers * tensor_bytes(program.block_weights, sizes, formats) + ends
 
 
 def kv_cache_bytes(

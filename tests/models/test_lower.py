@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from shardwise.models.catalogue import load_models
 from shardwise.models.description import Model
 from shardwise.models.forms import AXES, Form, parse_form, without_axes
 from shardwise.models.layouts import ATTENTION_SHARDINGS, LAYOUTS, AttentionSharding, get_layout, parse_layout_pair
 from shardwise.models.lower import contract, lower
+from shardwise.models.params import n_params
 from shardwise.models.program import (
     Append,
     Attention,
@@ -20,6 +22,7 @@ from shardwise.models.program import (
     Tensor,
 )
 from shardwise.models.reshard import CollectiveKind, reshard
+from shardwise.models.sizes import Sizes, TokenGroup
 from shardwise.tests.strategies import small_model
 
 _KV_HEADS = {"multihead": 64, "grouped": 8, "multiquery": 1}
@@ -97,7 +100,7 @@ def _walk(steps: Sequence[Step], tracks: dict[str, _Track]) -> None:
 
 def _start(program: ShardedProgram) -> dict[str, _Track]:
     """What lies there before a block: weights as stored, and the residual under the name of each norm's input."""
-    weights = [*program.block_weights, *program.end_weights]
+    weights = [*program.block_weights, *program.first_weights, *program.last_weights]
     residual = _residual(program)
     last = Form(tuple(item for item in residual.dims if item[0] != "L"))
     tracks = {tensor.name: _Track(tensor.form, tensor.form) for tensor in weights}
@@ -201,7 +204,8 @@ def test_weight_gathered_layouts_store_their_weights_as_2d_weight_stationary_doe
         for name in ("wg-x", "wg-xy", "wg-xyz"):
             gathered = lower(model, name, attention)
             assert gathered.block_weights == stationary.block_weights
-            assert gathered.end_weights == stationary.end_weights
+            assert gathered.first_weights == stationary.first_weights
+            assert gathered.last_weights == stationary.last_weights
     assert {str(w.form) for w in stationary.block_weights if w.name in ("w_in", "w_out")} == {"E_xF_zy", "F_zyE_x"}
 
 
@@ -238,11 +242,26 @@ def test_only_queries_and_new_keys_go_through_the_exchange_of_batch_sharded_atte
 
 def test_a_tied_table_lies_once_only_where_both_uses_want_it_alike() -> None:
     for name in LAYOUTS:
-        program = lower(small_model(tied_embeddings=True), name, "heads")
-        alike = {str(tensor.form) for tensor in program.end_weights}
-        assert len(program.end_weights) == len(alike | {str(get_layout(name).embedding)})
-    assert len(lower(small_model(tied_embeddings=True), "ws-1d", "heads").end_weights) == 1
-    assert len(lower(small_model(tied_embeddings=False), "ws-1d", "heads").end_weights) == 2
+        first, last = _tables(lower(small_model(tied_embeddings=True), name, "heads"))
+        _, untied = _tables(lower(small_model(tied_embeddings=False), name, "heads"))
+        alike = Form(tuple(reversed(untied.form.dims))) == first.form
+        assert (last == first) == alike
+        assert untied != first
+
+
+def _tables(program: ShardedProgram) -> list[Tensor]:
+    """The vocabulary's table at the first and at the last end."""
+    ends = (program.first_weights, program.last_weights)
+    return [next(t for t in held if t.name in ("embedding", "unembedding")) for held in ends]
+
+
+def test_on_one_chip_the_weights_of_every_model_are_its_parameters_to_the_digit() -> None:
+    for model in load_models().values():
+        program = lower(model, "ws-1d-allreduce", "heads")
+        sizes = Sizes(program, {}, [TokenGroup(n_sequences=1.0, new_tokens=1.0, past_tokens=0.0)])
+        (ends,) = program.end_weights(pp=1)
+        held = model.n_layers * sum(sizes.total(t) for t in program.block_weights) + sum(sizes.total(t) for t in ends)
+        assert held == n_params(model)
 
 
 def test_fewer_head_axes_leave_attention_whole_over_the_others() -> None:

@@ -19,8 +19,34 @@ from shardwise.tests.strategies import models, small_model
 # the fields that the JSON of a plan promises; it may have more
 PLAN_FIELDS = {"rank", "n_chips", "prefill", "decode"}
 PHASE_FIELDS = set(
-    """chip n_chips slice mesh tp pp dp ep replicas batch ffn attention weights kv_dtype page_size latency_s latency_low_s
-    latency_high_s step_s mfu hfu cost_chip_s_per_token usd_per_mtok hbm_bytes_per_chip bound breakdown""".split()
+    [
+        "chip",
+        "n_chips",
+        "slice",
+        "mesh",
+        "tp",
+        "pp",
+        "dp",
+        "ep",
+        "replicas",
+        "batch",
+        "ffn",
+        "attention",
+        "weights",
+        "kv_dtype",
+        "page_size",
+        "latency_s",
+        "latency_low_s",
+        "latency_high_s",
+        "step_s",
+        "mfu",
+        "hfu",
+        "cost_chip_s_per_token",
+        "usd_per_mtok",
+        "hbm_bytes_per_chip",
+        "bound",
+        "breakdown",
+    ]
 )
 STEP_FIELDS = {"step", "compute_s", "memory_s", "comm_s", "overhead_s", "source"}
 
@@ -97,7 +123,9 @@ def test_plans_are_ranked_by_the_objective(objective: str, on: str) -> None:
 
 def test_plans_differ_in_more_than_wiring(result: PlanResult) -> None:
     def named(plan: Plan) -> tuple[object, ...]:
-        return tuple((p.slice, p.layout, p.weights, p.kv_dtype, p.pp, p.dp, p.batch) for p in (plan.prefill, plan.decode))
+        return tuple(
+            (p.slice, p.layout, p.weights, p.kv_dtype, p.pp, p.dp, p.batch) for p in (plan.prefill, plan.decode)
+        )
 
     assert len({named(plan) for plan in result.plans}) == len(result.plans) == 5
 

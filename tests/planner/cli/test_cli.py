@@ -131,7 +131,9 @@ BAD_NAMES = [
     pytest.param({"weights": "fp7"}, "did you mean fp8", id="weights"),
     pytest.param({"kv_dtype": "bf16,wrong"}, "no dtype 'wrong'; known: bf16", id="second cache format"),
     pytest.param({"prefill": "ws-3d"}, "did you mean ws-2d", id="layout"),
-    pytest.param({"decode": "ws-1d/rows"}, "no attention sharding 'rows'; known: batch, context, heads", id="attention"),
+    pytest.param(
+        {"decode": "ws-1d/rows"}, "no attention sharding 'rows'; known: batch, context, heads", id="attention"
+    ),
     pytest.param({"engine": "flesh"}, "did you mean flash", id="engine"),
     pytest.param({"objective": "speed"}, "choose latency, cost or throughput", id="objective"),
 ]
@@ -177,9 +179,7 @@ BAD_NUMBERS = [
 
 
 @pytest.mark.parametrize(("options", "words"), BAD_NAMES + BAD_NUMBERS)
-def test_bad_input_is_one_sentence_and_exit_2(
-    run: Run, tmp_path: Path, options: dict[str, str], words: str
-) -> None:
+def test_bad_input_is_one_sentence_and_exit_2(run: Run, tmp_path: Path, options: dict[str, str], words: str) -> None:
     plot = tmp_path / "page.html"
     refused(run(*plan_arguments(**options), "--plot", plot), words)
     assert list(tmp_path.iterdir()) == []
@@ -259,7 +259,10 @@ def test_show_of_what_does_not_exist_is_refused(run: Run, arguments: list[str], 
     ("arguments", "reason", "miss"),
     [
         pytest.param(
-            plan_arguments("palm-540b"), "out of memory", "the smallest candidate needs 1006.6 GiB per chip", id="memory"
+            plan_arguments("palm-540b"),
+            "out of memory",
+            "the smallest candidate needs 1006.6 GiB per chip",
+            id="memory",
         ),
         pytest.param(plan_arguments(ttft="1us"), "TTFT over the limit", "(limit 1 us)", id="ttft"),
         pytest.param(plan_arguments(tpot="1us"), "TPOT over the limit", "(limit 1 us)", id="tpot"),

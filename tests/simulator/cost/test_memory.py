@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shardwise.hardware_specs.catalogue import get_chip
 from shardwise.hardware_specs.dtypes import parse_dtype
-from shardwise.models.catalogue import get_model, load_models
+from shardwise.models.catalogue import get_model
 from shardwise.models.description import Model
 from shardwise.models.forms import AXES
 from shardwise.models.layouts import LAYOUTS, AttentionSharding
@@ -64,33 +64,28 @@ def test_all_chips_hold_at_least_every_matrix_once(
     assert held >= matrices * formats.weights.bytes_per_element
 
 
-@pytest.mark.parametrize("name", sorted(load_models()))
-def test_vectors_are_less_than_a_hundredth_of_any_catalogue_model(name: str) -> None:
-    # weight_bytes counts matrices; gpt2's 1024 learned positions are 0.7 % of it, all others are under 0.2 %
-    model = load_models()[name]
-    program = lower(model, "ws-1d", "heads")
-    held = weight_bytes(program, Sizes(program, {}, [_GROUP]), BF16) / 2
-    assert held == n_params(model) - _vector_params(model)
-    assert 0 < _vector_params(model) < 0.01 * n_params(model)
-
-
 @given(model=models(divisible=True), mesh=mesh_sizes)
-def test_untied_matrices_that_divide_are_held_just_once(model: Model, mesh: dict[str, float]) -> None:
+def test_untied_matrices_that_divide_are_held_just_once_and_vectors_by_every_chip_at_most(
+    model: Model, mesh: dict[str, float]
+) -> None:
     model = model.model_copy(update={"tied_embeddings": False})
     for layout in LAYOUTS:
         program = lower(model, layout, "heads")
         sizes = Sizes(program, mesh, [_GROUP])
-        assert weight_bytes(program, sizes, BF16) * sizes.shards(AXES) == 2 * (n_params(model) - _vector_params(model))
+        chips = sizes.shards(AXES)
+        held = weight_bytes(program, sizes, BF16) / 2 * chips
+        assert n_params(model) <= held <= n_params(model) + (chips - 1) * _vector_params(model)
 
 
 @pytest.mark.parametrize("pp", [1, 2, 3, 4, 7])
-def test_the_fullest_stage_has_the_most_layers_and_one_of_the_tables(pp: int) -> None:
+def test_the_fullest_stage_has_the_most_layers_and_the_heavier_end(pp: int) -> None:
     model = small_model(n_layers=7)
     program = lower(model, "ws-2d", "heads")
     sizes = Sizes(program, _CUBE, [_GROUP])
-    layer = 4 * 256 * 64 * 16 + 2 * 256 * 1024
-    tables = 512 * 256 * (2 if pp == 1 else 1)
-    assert weight_bytes(program, sizes, BF16, pp=pp) * 64 == 2 * (-(-7 // pp) * layer + tables)
+    norms = 2 * 256  # of one layer, whole on every chip
+    layer = (4 * 256 * 64 * 16 + 2 * 256 * 1024) / 64 + norms
+    tables = 512 * 256 * (2 if pp == 1 else 1) / 64 + 256  # the last stage has the final norm too
+    assert weight_bytes(program, sizes, BF16, pp=pp) == 2 * (-(-7 // pp) * layer + tables)
 
 
 def test_a_cache_of_all_chips_is_the_models_bytes_per_token_where_no_head_is_replicated() -> None:
