@@ -1,13 +1,9 @@
 """How many candidates a second one core prices: PaLM 540B on 64 TPU v4, each weight and cache format in two sizes.
 
 A candidate is a pair of a prefill and a decode phase on one slice, priced and either feasible or refused with a reason; a
-phase cell is one phase of one layout, mesh and batch. Pairs ruled out before pricing are not counted.
+phase cell is one phase of one layout, mesh and batch. Pairs ruled out before pricing are not counted. Element-wise array
+arithmetic runs on one core.
 """
-
-import os
-
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
 
 import resource
 import statistics

@@ -15,7 +15,9 @@ decode = result.best.decode
 print(f"{decode.layout} on {decode.slice}, batch {decode.batch}: {1e3 * decode.step_s:.2f} ms a token at the roofline")
 print(f"bound by {decode.bound}, MFU {decode.mfu:.2f}, {decode.hbm_bytes_per_chip / 1e9:.1f} GB on the chip")
 for step in sorted(decode.breakdown, key=lambda step: -step.total_s)[:5]:
-    print(f"  {step.step:15} compute {1e6 * step.compute_s:6.1f} us  memory {1e6 * step.memory_s:7.1f} us  ({step.source})")
+    print(
+        f"  {step.step:15} compute {1e6 * step.compute_s:6.1f} us  memory {1e6 * step.memory_s:7.1f} us  ({step.source})"
+    )
 
 memory = decode.memory
 for name in ("weights", "kv_cache", "activations"):

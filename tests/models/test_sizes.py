@@ -30,7 +30,7 @@ def test_shards_hold_at_least_the_whole_together(
 ) -> None:
     program = lower(model, layout, attention)
     sizes = Sizes(program, mesh, [group])
-    for tensor in (*program.block_weights, *program.end_weights, program.cache):
+    for tensor in (*program.block_weights, *program.first_weights, *program.last_weights, program.cache):
         assert sizes.elements(tensor.form) * _distinct(tensor.form, mesh) >= _whole(tensor.form, sizes)
 
 
@@ -42,7 +42,7 @@ def test_shards_hold_just_the_whole_where_everything_divides(
     for attention in ("heads", "batch", "context"):
         program = lower(model, layout, attention)
         sizes = Sizes(program, mesh, [group])
-        for tensor in (*program.block_weights, *program.end_weights, program.cache):
+        for tensor in (*program.block_weights, *program.first_weights, *program.last_weights, program.cache):
             assert sizes.elements(tensor.form) * _distinct(tensor.form, mesh) == _whole(tensor.form, sizes)
 
 
