@@ -325,8 +325,14 @@ def _fronts(request: PlanRequest, slice_: Slice, groups: Groups, found: Found) -
             found.n_candidates += len(peak) - len(fits)
             _count(found, "out of memory", peak > limit)
         if len(fits):
-            fronts.append((kv, cells.take(fits[pareto_indices(cells.latency_s[fits], cells.chip_s[fits])])))
+            fronts.append((kv, cells.take(_unbeaten(cells, fits))))
     return fronts
+
+
+def _unbeaten(cells: PricedCells, among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those that none of the same batch beats: how long a cache takes to the other slice grows with the batch."""
+    alike = [among[cells.batch[among] == batch] for batch in np.unique(cells.batch[among])]
+    return np.concatenate([index[pareto_indices(cells.latency_s[index], cells.chip_s[index])] for index in alike])
 
 
 def _handoff_s(request: PlanRequest, p_slice: Slice, d_slice: Slice, p: PricedCells) -> NDArray[np.float64]:

@@ -152,7 +152,7 @@ def test_no_plan_is_a_result_too_that_says_how_near_it_was() -> None:
     none = _answer("h100-sxm:1", ttft_s=1e-9)
     assert none.plans == none.frontier == ()
     assert "TTFT" in (none.nearest_miss or "")
-    with pytest.raises(LookupError, match="no plan is feasible: .*TTFT"):
+    with pytest.raises(LookupError, match=r"no plan is feasible: .*TTFT"):
         _ = none.best
 
 
@@ -182,7 +182,7 @@ def test_what_an_estimate_leaves_open_is_implied(pinned: dict[str, int], shape: 
 
 
 def test_layouts_that_keep_the_weights_in_two_forms_cannot_share_a_slice() -> None:
-    with pytest.raises(SpecError, match="different forms.*--decode-on"):
+    with pytest.raises(SpecError, match=r"different forms.*--decode-on"):
         _answer("tpu-v4:2x2x1", prefill="ws-1d", decode="ws-2d")
 
 

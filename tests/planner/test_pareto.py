@@ -1,5 +1,7 @@
 """The frontier keeps what nothing beats, and nothing else."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,7 +30,7 @@ def test_a_point_is_kept_exactly_if_none_beats_it(pairs: list[tuple[int, int]]) 
 @given(points)
 def test_it_rises_in_the_first_and_falls_in_the_second(pairs: list[tuple[int, int]]) -> None:
     kept = [pairs[i] for i in _frontier(pairs)]
-    assert all(a[0] < b[0] and a[1] > b[1] for a, b in zip(kept, kept[1:], strict=False))
+    assert all(a[0] < b[0] and a[1] > b[1] for a, b in itertools.pairwise(kept))
 
 
 @pytest.mark.parametrize(
