@@ -9,6 +9,7 @@ from functools import lru_cache
 from .description import Model
 from .forms import AXES, Form, without_axes
 from .layouts import AttentionSharding, Layout, get_layout
+from .lifetimes import RESIDUAL, alive, buffers
 from .program import (
     Append,
     Attention,
@@ -160,7 +161,7 @@ class _Lowering:
 
     def block(self) -> tuple[Step, ...]:
         """One layer."""
-        residual = Tensor(name="residual", form=self.forms.residual)
+        residual = Tensor(name=RESIDUAL, form=self.forms.residual)
         b = _Builder(looped=self.looped)
         if self.model.block == "parallel":
             x = self._normed(b, residual, "", "project")
@@ -371,7 +372,8 @@ def lower(
     declared = get_layout(layout)
     forms = _Forms(model, declared, attention, batch_axes, head_axes)
     made = _Lowering(model, declared, forms, looped=looped)
-    residual = Tensor(name="residual", form=forms.residual)
+    residual = Tensor(name=RESIDUAL, form=forms.residual)
+    block = made.block()
     return ShardedProgram(
         model=model,
         layout=declared,
@@ -380,11 +382,14 @@ def lower(
         head_axes=head_axes,
         looped=looped,
         first=made.embed(),
-        block=made.block(),
+        block=block,
         last=made.unembed(),
         handover=(SendRecv(name="send", tensor=residual),),
         block_weights=(*made.weights.values(), *made.block_vectors()),
         first_weights=made.first_weights(),
         last_weights=made.last_weights(),
         cache=made.cache(),
+        residual=residual,
+        alive=alive(block),
+        buffers=buffers(block),
     )

@@ -3,7 +3,7 @@
 Cost, memory, execution and pictures all read this object; none of them knows a layout.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .description import Model
@@ -78,6 +78,16 @@ class Collective:
     partner: str | None = None
     looped: bool = False
 
+    @property
+    def results(self) -> tuple[Tensor, ...]:
+        """The tensors once they are moved."""
+        return tuple(replace(tensor, form=form) for tensor, form in zip(self.tensors, self.after, strict=True))
+
+    @property
+    def moves_weights(self) -> bool:
+        """Whether it gathers weights; one collective never moves both weights and activations."""
+        return self.tensors[0].role == "weight"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendRecv:
@@ -101,6 +111,8 @@ class ShardedProgram:
     block_weights, first_weights, last_weights : what lies in memory: per layer, and at the two ends of the model; what
         both ends name is one copy where they are on one stage
     cache : the KV cache of one layer, K and V (copies=2)
+    residual : the activations between blocks
+    alive, buffers : what a block holds beside the residual at each step, and all it ever holds
     """
 
     model: Model
@@ -117,6 +129,9 @@ class ShardedProgram:
     first_weights: tuple[Tensor, ...]
     last_weights: tuple[Tensor, ...]
     cache: Tensor
+    residual: Tensor
+    alive: tuple[tuple[Tensor, ...], ...]
+    buffers: tuple[Tensor, ...]
 
     def end_weights(self, *, pp: int) -> tuple[tuple[Tensor, ...], ...]:
         """The weights at the ends, by the stages that hold them: both on one, or each on its own."""

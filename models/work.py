@@ -153,7 +153,7 @@ def _collective(step: Collective, sizes: Sizes, formats: Formats) -> Work:
     """
     k = sizes.shards(step.axes)
     before = tensor_bytes(step.tensors, sizes, formats)
-    after = tensor_bytes((_moved(t, step, i) for i, t in enumerate(step.tensors)), sizes, formats)
+    after = tensor_bytes(step.results, sizes, formats)
     full = {
         "all_gather": k * before,
         "reduce_scatter": k * after,
@@ -162,7 +162,3 @@ def _collective(step: Collective, sizes: Sizes, formats: Formats) -> Work:
         "permute": before,
     }[step.kind]
     return Work(full_bytes=full, sent_bytes=full * (k - 1.0) / k)
-
-
-def _moved(tensor: Tensor, step: Collective, i: int) -> Tensor:
-    return Tensor(name=tensor.name, form=step.after[i], role=tensor.role, copies=tensor.copies)

@@ -1,11 +1,10 @@
 """Bytes that lie on one chip, from the same program that is priced."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...models.program import Attention, Collective, Matmul, Pointwise, ShardedProgram, Step, Tensor
+from ...models.program import Collective, ShardedProgram
 from ...models.sizes import Array, Sizes, TokenGroup, ceil_div
 from ...models.work import Formats, tensor_bytes
 
@@ -57,28 +56,20 @@ def activation_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats, *,
 
     The residual lives through the block; every other tensor from the step that makes it to the last that reads it.
     """
-    resident = tensor_bytes((_residual(program),), sizes, formats)
-    if static:
-        # a reduction is done in place, whatever changes the dimensions a chip holds has a buffer for its result
-        buffers = {(t.name, t.form.dims): t for step in program.block for t in (*_made(step), *_read(step))}
-        return resident + tensor_bytes((t for t in buffers.values() if t.name != "residual"), sizes, formats)
+    held = [program.buffers] if static else program.alive
     peak: Array = 0.0
-    for live in _lifetimes(program.block):
-        peak = np.maximum(peak, tensor_bytes(live, sizes, formats))
-    return resident + peak
+    for tensors in held:
+        peak = np.maximum(peak, tensor_bytes(tensors, sizes, formats))
+    return tensor_bytes((program.residual,), sizes, formats) + peak
 
 
 def gathered_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats) -> Array:
     """The largest gathered copy of weights at any einsum; looped gathers hold the shard in use and the one coming in."""
     peak: Array = 0.0
     for step in program.block:
-        if isinstance(step, Collective) and step.tensors[0].role == "weight":
-            if step.looped:
-                held = 2.0 * tensor_bytes(step.tensors, sizes, formats)
-            else:
-                after = (_with(t, step, i) for i, t in enumerate(step.tensors))
-                held = tensor_bytes(after, sizes, formats)
-            peak = np.maximum(peak, held)
+        if isinstance(step, Collective) and step.moves_weights:
+            shards, whole = (tensor_bytes(tensors, sizes, formats) for tensors in (step.tensors, step.results))
+            peak = np.maximum(peak, 2.0 * shards if step.looped else whole)
     return peak
 
 
@@ -109,61 +100,3 @@ def memory_bytes(
         activations=activation_bytes(program, sizes, formats, static=static),
         gathered=gathered_bytes(program, sizes, formats),
     )
-
-
-def _with(tensor: Tensor, step: Collective, i: int) -> Tensor:
-    return Tensor(name=tensor.name, form=step.after[i], role=tensor.role, copies=tensor.copies)
-
-
-def _residual(program: ShardedProgram) -> Tensor:
-    return next(step.reads[0] for step in reversed(program.block) if isinstance(step, Pointwise))
-
-
-def _made(step: Step) -> tuple[Tensor, ...]:
-    match step:
-        case Matmul():
-            return step.outs
-        case Attention():
-            return (step.out,)
-        case Pointwise():
-            return step.writes
-        case Collective() if step.tensors[0].role != "weight":
-            return tuple(_with(t, step, i) for i, t in enumerate(step.tensors))
-        case _:
-            return ()
-
-
-def _read(step: Step) -> tuple[Tensor, ...]:
-    match step:
-        case Matmul():
-            return step.x
-        case Attention():
-            return (step.q,)
-        case Pointwise():
-            return step.reads
-        case Collective() if step.tensors[0].role != "weight":
-            return step.tensors
-        case _:
-            return ()
-
-
-def _lifetimes(steps: Iterable[Step]) -> list[list[Tensor]]:
-    """Tensors alive during each step: from the step that made them to the last that reads them."""
-    steps = list(steps)
-    born: dict[str, int] = {}
-    dies: dict[str, int] = {}
-    for i, step in enumerate(steps):
-        for tensor in _made(step):
-            born.setdefault(tensor.name, i)
-        for tensor in (*_made(step), *_read(step)):
-            dies[tensor.name] = i
-    forms: dict[str, Tensor] = {}
-    live = []
-    for i, step in enumerate(steps):
-        made = [t for t in _made(step) if t.name != "residual"]
-        # what a step leaves with the same dimensions it found lies where it lay
-        reused = {(t.name, t.form.dims) for t in made}
-        kept = [t for name, t in forms.items() if dies[name] >= i and name != "residual"]
-        live.append([t for t in kept if (t.name, t.form.dims) not in reused] + made)
-        forms |= {tensor.name: tensor for tensor in _made(step)}
-    return live
