@@ -74,6 +74,7 @@ class AxisLinks:
 class Mesh:
     """Logical axes x, y, z on a slice, after `pp` stages and `dp` replicas have cut it.
 
+    `stage_bytes_per_s`: rate from a chip of one stage to its neighbour in the next, over the network if `stages_cross`.
     `shared_port`: the axes of one group share each chip's port (switch); on a torus each has links of its own.
     """
 
@@ -83,6 +84,7 @@ class Mesh:
     pp: int = 1
     dp: int = 1
     stage_bytes_per_s: float
+    stages_cross: bool
     shared_port: bool
     mapping: str
 
@@ -271,7 +273,7 @@ def _torus_meshes(slice_: Slice, pp: int, dp: int) -> list[Mesh]:
             meshes.append(
                 Mesh(
                     x=links["x"], y=links["y"], z=links["z"], pp=pp, dp=dp,
-                    stage_bytes_per_s=link.link_bytes_per_s.value, shared_port=False, mapping=mapping,
+                    stage_bytes_per_s=link.link_bytes_per_s.value, stages_cross=False, shared_port=False, mapping=mapping,
                 )
             )  # fmt: skip
     return meshes
@@ -285,10 +287,18 @@ def _torus_cuts(shape: tuple[int, ...], n_parts: int) -> list[dict[int, int]]:
 
 
 def _switch_meshes(slice_: Slice, pp: int, dp: int) -> list[Mesh]:
-    """Axes laid out from the innermost chip outwards, in every order; stages and replicas outermost."""
+    """Axes laid out from the innermost chip outwards, in every order; stages and replicas outermost.
+
+    A tensor-parallel group lies inside a node or fills whole ones. What would cross nodes without a network is left out.
+    """
     if slice_.n_chips % (pp * dp):
         return []
-    tp = slice_.n_chips // (pp * dp)
+    tp, per_node = slice_.n_chips // (pp * dp), slice_.shape[1]
+    stages_cross = pp > 1 and per_node % (pp * tp) != 0
+    port = _port_bytes_per_s(slice_)
+    if (per_node % tp and tp % per_node) or (port is None and (tp > per_node or stages_cross)):
+        return []
+    stage_rate = port if stages_cross and port is not None else _switch_bytes_per_s(slice_)
     meshes = []
     for x, y in itertools.product(_divisors(tp), repeat=2):
         if tp % (x * y):
@@ -305,10 +315,21 @@ def _switch_meshes(slice_: Slice, pp: int, dp: int) -> list[Mesh]:
             meshes.append(
                 Mesh(
                     x=links["x"] or _ALONE, y=links["y"] or _ALONE, z=links["z"] or _ALONE, pp=pp, dp=dp,
-                    stage_bytes_per_s=_stage_rate(slice_, tp), shared_port=True, mapping=mapping,
+                    stage_bytes_per_s=stage_rate, stages_cross=stages_cross, shared_port=True, mapping=mapping,
                 )
             )  # fmt: skip
     return meshes
+
+
+def _switch_bytes_per_s(slice_: Slice) -> float:
+    """Rate of a chip's port into its node, read off the graph."""
+    return float(build_graph(slice_).edges[(0, 0), ("switch", 0)]["bytes_per_s"])
+
+
+def _port_bytes_per_s(slice_: Slice) -> float | None:
+    """Rate of a chip's network port, read off the graph; None where there is none."""
+    graph = build_graph(slice_)
+    return float(graph.edges[(0, 0), ("nic", 0, 0)]["bytes_per_s"]) if ("nic", 0, 0) in graph else None
 
 
 def _switch_axis(slice_: Slice, stride: int, size: int) -> AxisLinks | None:
@@ -318,36 +339,21 @@ def _switch_axis(slice_: Slice, stride: int, size: int) -> AxisLinks | None:
     import networkx as nx
 
     per_node = slice_.shape[1]
-    room = max(1, per_node // stride)
-    inner = min(size, room)
+    inner = min(size, max(1, per_node // stride))
     if size % inner or (stride < per_node and per_node % stride):
         return None
-    graph = build_graph(slice_)
-    outer_rate = math.inf
-    if size > inner:
-        if ("nic", 0, 0) not in graph:
-            raise SpecError(f"{slice_.chip_name} claims no network between nodes; stay inside {per_node} chips")
-        outer_rate = graph.edges[(0, 0), ("nic", 0, 0)]["bytes_per_s"]
-    hops = int(nx.shortest_path_length(graph, (0, 0), (0, stride * (inner - 1)))) if inner > 1 else 0
-    rate = graph.edges[(0, 0), ("switch", 0)]["bytes_per_s"]
+    outer = size // inner
+    graph, rate = build_graph(slice_), _switch_bytes_per_s(slice_)
     return AxisLinks(
         inner=inner,
-        outer=size // inner,
+        outer=outer,
         inner_bytes_per_s=rate,
         ring_bytes_per_s=rate,
         exchange_bytes_per_s=rate,
-        inner_hops=hops,
-        n_lines=1,
-        outer_bytes_per_s=outer_rate,
+        inner_hops=int(nx.shortest_path_length(graph, (0, 0), (0, stride * (inner - 1)))) if inner > 1 else 0,
+        n_lines=1 if inner > 1 else 0,
+        outer_bytes_per_s=(_port_bytes_per_s(slice_) or math.inf) if outer > 1 else math.inf,
     )
-
-
-def _stage_rate(slice_: Slice, tp: int) -> float:
-    """Rate from a chip of one stage to its neighbour in the next."""
-    graph = build_graph(slice_)
-    if tp < slice_.shape[1]:
-        return float(graph.edges[(0, 0), ("switch", 0)]["bytes_per_s"])
-    return float(graph.edges[(0, 0), ("nic", 0, 0)]["bytes_per_s"]) if ("nic", 0, 0) in graph else math.inf
 
 
 def _divisors(n: int) -> list[int]:

@@ -69,6 +69,8 @@ class Model(BaseModel):
     def _heads_divide(self) -> "Model":
         if self.n_heads % self.n_kv_heads:
             raise SpecError(f"{self.name}: n_kv_heads={self.n_kv_heads} does not divide n_heads={self.n_heads}")
+        if self.norm_bias and self.norm == "rmsnorm":
+            raise SpecError(f"{self.name}: an rmsnorm has no shift; write norm_bias: false")
         return self
 
     def __hash__(self) -> int:

@@ -13,7 +13,7 @@ def made(step: Step) -> tuple[Tensor, ...]:
         case Matmul():
             return step.outs
         case Attention():
-            return (step.out,)
+            return (step.out,) if step.scores is None else (step.scores, step.out)
         case Pointwise():
             return step.writes
         case Collective() if not step.moves_weights:

@@ -44,13 +44,13 @@ class _Builder:
                     name=f"{head.kind} {names}",
                     kind=head.kind,
                     axes=head.axes,
-                    tensors=tuple(_at(wanted[i][0], move.before) for i, move in zip(fused, moves, strict=True)),
+                    tensors=tuple(wanted[i][0].at(move.before) for i, move in zip(fused, moves, strict=True)),
                     after=tuple(move.after for move in moves),
                     partner=partner,
                     looped=self._looped and partner is not None and all(wanted[i][0].role == "weight" for i in fused),
                 )
             )
-        return [_at(tensor, form) for tensor, form in wanted]
+        return [tensor.at(form) for tensor, form in wanted]
 
     def matmul(self, name: str, pairs: list[tuple[Tensor, Tensor]], outs: tuple[str, ...]) -> list[Tensor]:
         """One einsum over `pairs` of (x, weight). As many `outs` as pairs; one `out` for all sums the products."""
@@ -64,10 +64,6 @@ class _Builder:
 
     def pointwise(self, name: str, reads: list[Tensor], writes: list[Tensor]) -> None:
         self.steps.append(Pointwise(name=name, reads=tuple(reads), writes=tuple(writes)))
-
-
-def _at(tensor: Tensor, form: Form) -> Tensor:
-    return Tensor(name=tensor.name, form=form, role=tensor.role, copies=tensor.copies)
 
 
 def contract(x: Form, w: Form) -> Form:
@@ -146,8 +142,8 @@ class _Forms:
 class _Lowering:
     """Builds the parts of one program."""
 
-    def __init__(self, model: Model, layout: Layout, forms: _Forms, *, looped: bool) -> None:
-        self.model, self.layout, self.forms, self.looped = model, layout, forms, looped
+    def __init__(self, model: Model, layout: Layout, forms: _Forms, *, looped: bool, scores: bool) -> None:
+        self.model, self.layout, self.forms, self.looped, self.scores = model, layout, forms, looped, scores
         up = 2 if model.gated else 1
         stored, out = layout.stored, _transposed(layout.stored)
         per_head = forms.per_head
@@ -237,9 +233,16 @@ class _Lowering:
         (q,) = b.bring([(q, self.forms.q)])
         cache = self.cache()
         out = Tensor(name="mixed", form=Form(q.form.dims, cache.form.axes_of("S")))
-        b.steps.append(Attention(name="attention", q=q, cache=cache, out=out))
+        b.steps.append(Attention(name="attention", q=q, cache=cache, out=out, scores=self._scores(q, cache)))
         (out,) = b.bring([(out, home)])
         return out
+
+    def _scores(self, q: Tensor, cache: Tensor) -> Tensor | None:
+        """One score a query, head and key, where they are written out."""
+        if not self.scores:
+            return None
+        dims = (*(item for item in q.form.dims if item[0] != "Q"), ("S", cache.form.axes_of("S")))
+        return Tensor(name="scores", form=Form(dims))
 
     def _activate(self, b: _Builder, h: Tensor) -> Tensor:
         activated = Tensor(name="activated", form=h.form)
@@ -264,7 +267,7 @@ class _Lowering:
         """Norms and biases of one layer, which lie beside the matrices and cost nothing but memory."""
         model, stored = self.model, self.layout.stored
         norm = model.n_norms_per_block * (2 if model.norm_bias else 1)
-        heads = [("norm of q and k", Form((("Q", ()),)), 2 * (2 if model.norm_bias else 1))] if model.qk_norm else []
+        heads = [("norms of q and k", self._vector("Q", ()), 2)] if model.qk_norm else []
         found = [("norms", self._vector("E", ()), norm), *heads]
         if model.biases.qkv:
             found.append(("bias of q", self._per_head_vector("H"), 1))
@@ -355,6 +358,7 @@ def lower(
     batch_axes: tuple[str, ...] = AXES,
     head_axes: tuple[str, ...] = AXES,
     looped: bool = False,
+    materialised_scores: bool = False,
 ) -> ShardedProgram:
     """Lower one layout of one model to a sharded program.
 
@@ -363,7 +367,8 @@ def lower(
     layout, attention : names of DESIGN section 5: ``ws-2d``, ``batch``
     batch_axes : the axes that divide the batch (a prefix of x, y, z); forms that cut B over others leave it whole there
     head_axes : the axes the heads are cut over, padded where they do not divide
-    looped : collectives run as rounds beside the matmul that makes or uses what they carry (looped CollectiveEinsum)
+    looped : weights are gathered in rounds beside the matmul that uses them (looped CollectiveEinsum)
+    materialised_scores : attention writes its scores to memory, masked ones too, as before flash attention
 
     References
     ----------
@@ -371,9 +376,9 @@ def lower(
     """
     declared = get_layout(layout)
     forms = _Forms(model, declared, attention, batch_axes, head_axes)
-    made = _Lowering(model, declared, forms, looped=looped)
+    made = _Lowering(model, declared, forms, looped=looped, scores=materialised_scores)
     residual = Tensor(name=RESIDUAL, form=forms.residual)
-    block = made.block()
+    first, block, last = made.embed(), made.block(), made.unembed()
     return ShardedProgram(
         model=model,
         layout=declared,
@@ -381,15 +386,15 @@ def lower(
         batch_axes=batch_axes,
         head_axes=head_axes,
         looped=looped,
-        first=made.embed(),
+        first=first,
         block=block,
-        last=made.unembed(),
+        last=last,
         handover=(SendRecv(name="send", tensor=residual),),
         block_weights=(*made.weights.values(), *made.block_vectors()),
         first_weights=made.first_weights(),
         last_weights=made.last_weights(),
         cache=made.cache(),
         residual=residual,
-        alive=alive(block),
-        buffers=buffers(block),
+        alive=tuple(held for steps in (first, block, last) for held in alive(steps)),
+        buffers=buffers((*first, *block, *last)),
     )

@@ -30,8 +30,7 @@ def ffn_params(model: Model) -> int:
 
 def _one_norm(model: Model) -> int:
     """Scale of one norm on d_model, and its shift if it has one."""
-    has_shift = model.norm == "layernorm" and model.norm_bias
-    return model.d_model * (2 if has_shift else 1)
+    return model.d_model * (2 if model.norm_bias else 1)
 
 
 def norm_params(model: Model) -> int:

@@ -23,6 +23,10 @@ class Tensor:
     role: Role = "activation"
     copies: int = 1
 
+    def at(self, form: Form) -> "Tensor":
+        """The same tensor, lying in another form."""
+        return replace(self, form=form)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matmul:
@@ -36,13 +40,17 @@ class Matmul:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Scores, softmax and mix of `q` over the cache; `out` is a partial sum over the axes the cache's S is cut over."""
+    """Scores, softmax and mix of `q` over the cache.
+
+    `out` is a partial sum over the axes the cache's S is cut over. `scores` lie in HBM between their einsums, masked ones
+    too; None where a fused kernel keeps them on the chip.
+    """
 
     name: str
     q: Tensor
     cache: Tensor
-
     out: Tensor
+    scores: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +89,7 @@ class Collective:
     @property
     def results(self) -> tuple[Tensor, ...]:
         """The tensors once they are moved."""
-        return tuple(replace(tensor, form=form) for tensor, form in zip(self.tensors, self.after, strict=True))
+        return tuple(tensor.at(form) for tensor, form in zip(self.tensors, self.after, strict=True))
 
     @property
     def moves_weights(self) -> bool:

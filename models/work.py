@@ -5,6 +5,7 @@ The cost model, the kernels and the executor all read these; there is no second 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -62,12 +63,8 @@ def tensor_bytes(tensors: Iterable[Tensor], sizes: Sizes, formats: Formats) -> A
     return sum((sizes.total(t) * formats.bytes_of(t.role) for t in tensors), start=0.0)
 
 
-def step_work(step: Step, sizes: Sizes, formats: Formats, *, materialised_scores: bool = False) -> Work:
+def step_work(step: Step, sizes: Sizes, formats: Formats) -> Work:
     """Work of one step on one chip.
-
-    Parameters
-    ----------
-    materialised_scores : attention writes its scores to HBM and computes masked ones too, as before flash attention
 
     References
     ----------
@@ -77,7 +74,7 @@ def step_work(step: Step, sizes: Sizes, formats: Formats, *, materialised_scores
         case Matmul():
             return _matmul(step, sizes, formats)
         case Attention():
-            return _attention(step, sizes, formats, materialised_scores=materialised_scores)
+            return _attention(step, sizes, formats)
         case Pointwise():
             return Work(activation_bytes=tensor_bytes((*step.reads, *step.writes), sizes, formats))
         case Append():
@@ -117,22 +114,33 @@ def tiled_weights(step: Matmul, sizes: Sizes, side: int) -> Array:
     return total
 
 
-def _attention(step: Attention, sizes: Sizes, formats: Formats, *, materialised_scores: bool) -> Work:
-    """Scores and mix: 2 x 2 x (query, key) pairs x heads x d_head; K and V are read once."""
-    pairs: Array = 0.0
-    for g, group in enumerate(sizes.groups):
-        queries = sizes.local(g, "B", step.q.form.axes_of("B")) * sizes.local(g, "L", step.q.form.axes_of("L"))
-        keys = sizes.local(g, "S", step.cache.form.axes_of("S"))
-        if not materialised_scores:
-            keys = keys * visible_share(group.new_tokens, group.past_tokens)
-        pairs = pairs + queries * keys * sizes.local(g, "H", step.q.form.axes_of("H"))
-    # written by the first einsum, read and written by the softmax, read by the second
-    score_bytes = 4.0 * formats.activations.bytes_per_element * pairs if materialised_scores else 0.0
+def _attention(step: Attention, sizes: Sizes, formats: Formats) -> Work:
+    """Scores and mix: 2 x 2 x (query, key) pairs x heads x d_head; K and V are read once.
+
+    Without a fused kernel masked pairs count too, and the scores pass HBM four times: written by the first einsum, read
+    and written by the softmax, read by the second einsum.
+    """
+    score_bytes: Array = 0.0
+    if step.scores is not None:
+        pairs = sizes.total(step.scores)
+        score_bytes = 4.0 * tensor_bytes((step.scores,), sizes, formats)
+    else:
+        pairs = _visible_pairs(step, sizes)
     return Work(
         flop=4.0 * pairs * sizes.local(0, "Q", ()),
         kv_bytes=tensor_bytes((step.cache,), sizes, formats),
         activation_bytes=tensor_bytes((step.q, step.out), sizes, formats) + score_bytes,
     )
+
+
+def _visible_pairs(step: Attention, sizes: Sizes) -> Array:
+    """(Query, key) pairs of all heads on one chip that the causal mask lets through."""
+    pairs: Array = 0.0
+    for g, group in enumerate(sizes.groups):
+        queries = [sizes.local(g, dim, step.q.form.axes_of(dim)) for dim in ("B", "L", "H")]
+        keys = sizes.local(g, "S", step.cache.form.axes_of("S")) * visible_share(group.new_tokens, group.past_tokens)
+        pairs = pairs + prod(queries, start=keys)
+    return pairs
 
 
 def visible_share(new_tokens: Array, past_tokens: Array) -> Array:

@@ -164,6 +164,8 @@ def answer(request: PlanRequest, *, top: int) -> PlanResult:
     for made in plans:
         check_plan(request, made)
     frontier = tuple(build_plan(request, pair, rank) for rank, pair in enumerate(_thinned(found.frontier), start=1))
+    for made in frontier:
+        check_plan(request, made)
     return _result(request, found, plans, frontier)
 
 
@@ -218,7 +220,7 @@ def _thinned(frontier: list[Pair]) -> list[Pair]:
 
 def _nothing_to_price(request: PlanRequest, found: Found) -> str:
     """Why what the user pinned down leaves no candidate, and what would."""
-    if found.n_phase_cells:
+    if found.n_phase_cells and not found.rejected:
         stored = "the prefill and decode layouts keep the weights in different forms, so one slice cannot serve both"
         return f"nothing to price on {request.on}: {stored}; use layouts with one stored form, or --decode-on"
     sizes = sorted({mesh.sizes for slice_ in request.slices for mesh in meshes(slice_)}, key=lambda s: -min(s))

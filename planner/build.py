@@ -12,7 +12,7 @@ from ..models.sizes import batch_axes, padded_heads
 from ..simulator.cost.calibrated import Calibration, calibration_of
 from ..simulator.cost.machine import Machine, make_machine
 from ..simulator.cost.phases import PhasePrice, bind, model_flop_utilization, price_phase
-from ..simulator.cost.price import Engine, StepPrice, price_pass
+from ..simulator.cost.price import Engine, StepPrice, pass_time_s, price_pass
 from .request import PlanRequest
 from .result import Bound, MemoryShare, MeshSizes, PhasePlan, Plan, Source, StepShare
 from .search import Choice, Pair
@@ -42,7 +42,8 @@ def build_plan(request: PlanRequest, pair: Pair, rank: int) -> Plan:
         rank=rank,
         n_chips=n_chips,
         shared=pair.shared,
-        handoff_s=pair.handoff_s,
+        handoff_s=None if math.isnan(pair.handoff_s) else pair.handoff_s,
+        hbm_bytes_per_chip=_peak_bytes(prefill, decode, shared=pair.shared),
         request_latency_s=pair.latency_s,
         chip_s_per_request=pair.chip_s,
         output_tokens_per_s=output_rate,
@@ -50,6 +51,15 @@ def build_plan(request: PlanRequest, pair: Pair, rank: int) -> Plan:
         prefill=prefill,
         decode=decode,
     )
+
+
+def _peak_bytes(prefill: PhasePlan, decode: PhasePlan, *, shared: bool) -> float:
+    """Bytes on the fullest chip; on one slice the larger cache stays while either phase works."""
+    if not shared:
+        return max(prefill.hbm_bytes_per_chip, decode.hbm_bytes_per_chip)
+    cache = max(prefill.memory.kv_cache, decode.memory.kv_cache)
+    work = max(phase.memory.activations + phase.memory.gathered for phase in (prefill, decode))
+    return prefill.memory.weights + cache + work
 
 
 def _sum(a: float | None, b: float | None) -> float | None:
@@ -76,7 +86,7 @@ def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
     dollars = price_usd_per_h(chip.name)
     memory = _memory(request, choice, priced)
     head_shards = math.prod(size for axis, size in zip("xyz", mesh.sizes, strict=True) if axis in setting.head_axes)
-    breakdown = _breakdown(priced.steps, sources)
+    breakdown = _breakdown(priced, sources)
     return PhasePlan(
         phase=setting.phase,
         chip=chip.name,
@@ -138,29 +148,33 @@ def _price(request: PlanRequest, choice: Choice, engine: Engine) -> _Priced:
 
 
 def _step_sources(calibration: Calibration, priced: _Priced) -> dict[str, Source]:
-    """Where each step's price comes from; a step between nodes is a bound unless the network was fitted."""
-    origin: Source = calibration.origin
+    """Where each step's price comes from; what crosses nodes is at its bound unless the network was fitted."""
     crosses = any(getattr(priced.mesh, axis).outer > 1 for axis in "xyz")
+    network_fitted = "network_efficiency" in calibration.free
     sources: dict[str, Source] = {}
     for step in priced.steps:
-        network = step.part == "handover" or (crosses and step.is_collective)
-        fitted = origin == "fitted" and not (network and "network_efficiency" not in calibration.free)
-        sources[step.key] = origin if fitted or origin != "fitted" else "bound"
+        network = (step.part == "handover" and priced.mesh.stages_cross) or (crosses and step.is_collective)
+        sources[step.key] = "bound" if network and not network_fitted else calibration.origin
     return sources
 
 
 def _interval(
     request: PlanRequest, choice: Choice, calibration: Calibration, sources: dict[str, Source], latency_s: float
 ) -> tuple[float, float | None]:
-    """The 90 % interval: the fit's own where it covers every step, else from the bound to as far above as it is below."""
+    """The 90 % interval: the fit's own where it speaks for every step.
+
+    Elsewhere it is never narrower than that, reaches down to the roofline and as far up; without a fit it has no end.
+    """
     if not latency_s:
         return 0.0, 0.0  # no token, no time
-    if calibration.interval_log is not None and set(sources.values()) == {"fitted"}:
-        spread = math.exp(calibration.interval_log)
+    if calibration.interval_log is None:
+        return latency_s, None
+    spread = math.exp(calibration.interval_log)
+    if set(sources.values()) == {"fitted"}:
         return latency_s / spread, latency_s * spread
-    bound = calibration_of(choice.slice.chip, request.engine, bound=True)
-    low = min(_price(request, choice, bound.engine).latency_s, latency_s)
-    return low, (latency_s**2 / low if calibration.origin != "bound" else None)
+    roofline = calibration_of(choice.slice.chip, request.engine, bound=True).engine
+    low = min(_price(request, choice, roofline).latency_s, latency_s / spread)
+    return low, latency_s**2 / low
 
 
 def _memory(request: PlanRequest, choice: Choice, priced: _Priced) -> MemoryShare:
@@ -174,22 +188,23 @@ def _memory(request: PlanRequest, choice: Choice, priced: _Priced) -> MemoryShar
     )
 
 
-def _breakdown(steps: list[StepPrice], sources: dict[str, Source]) -> tuple[StepShare, ...]:
-    """One entry a step, its `count` repetitions added up; steps of one name and part are one."""
-    shares = []
-    for step in steps:
-        name = step.name if step.part in ("block", "pass") else f"{step.part}: {step.name}"
-        shares.append(
-            StepShare(
-                step=name,
-                compute_s=step.count * float(step.compute_s),
-                memory_s=step.count * float(step.memory_s),
-                comm_s=step.count * float(step.comm_s),
-                overhead_s=step.count * float(step.overhead_s),
-                source=sources[step.key],
-            )
+def _breakdown(priced: _Priced, sources: dict[str, Source]) -> tuple[StepShare, ...]:
+    """One entry a step, over the whole pass: steps of one micro-batch, scaled so that they add up to the pass.
+
+    With one stage the scale is the number of micro-batches; with more it holds the bubbles too.
+    """
+    scale = priced.pass_s / float(pass_time_s(priced.steps))
+    return tuple(
+        StepShare(
+            step=step.name if step.part in ("block", "pass") else f"{step.part}: {step.name}",
+            compute_s=scale * step.count * float(step.compute_s),
+            memory_s=scale * step.count * float(step.memory_s),
+            comm_s=scale * step.count * float(step.comm_s),
+            overhead_s=scale * step.count * float(step.overhead_s),
+            source=sources[step.key],
         )
-    return tuple(shares)
+        for step in priced.steps
+    )
 
 
 def bound_seconds(breakdown: tuple[StepShare, ...]) -> dict[Bound, float]:

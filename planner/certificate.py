@@ -26,9 +26,11 @@ class CertificateError(AssertionError):
 def check_plan(request: PlanRequest, plan: Plan) -> None:
     """Raise unless both phases fit in memory, keep their limits, and use chips the pool has."""
     for phase in (plan.prefill, plan.decode):
-        _check_slice(phase)
+        _check_slice(request, phase)
         _check_bytes(request, phase)
     _check_limits(request, plan)
+    if plan.n_chips > request.max_chips:
+        _fail(f"{plan.n_chips} chips of a pool of {request.max_chips}")
     if plan.shared:
         _check_shared(plan)
 
@@ -37,7 +39,10 @@ def _fail(what: str) -> None:
     raise CertificateError(f"plan breaks its certificate: {what}")
 
 
-def _check_slice(phase: PhasePlan) -> None:
+def _check_slice(request: PlanRequest, phase: PhasePlan) -> None:
+    allowed = request.slices if phase.phase == "prefill" else request.decode_slices
+    if phase.slice not in {str(slice_) for slice_ in allowed}:
+        _fail(f"{phase.slice} is not in the pool {request.on}")
     chips = {s.n_chips for s in parse_pool(phase.slice)}
     used = phase.mesh.x * phase.mesh.y * phase.mesh.z * phase.pp * phase.dp
     if chips != {phase.n_chips} or used != phase.n_chips or phase.tp != used // (phase.pp * phase.dp):
@@ -132,5 +137,7 @@ def _check_shared(plan: Plan) -> None:
         _fail("phases on one slice disagree on how the weights lie")
     cache = max(p.memory.kv_cache, d.memory.kv_cache)
     work = max(part.memory.activations + part.memory.gathered for part in (p, d))
-    if p.memory.weights + cache + work > p.memory.limit:
+    if not math.isclose(plan.hbm_bytes_per_chip, p.memory.weights + cache + work, rel_tol=_ROUNDING):
+        _fail(f"{plan.hbm_bytes_per_chip:.6g} bytes a chip stated, {p.memory.weights + cache + work:.6g} counted")
+    if plan.hbm_bytes_per_chip > p.memory.limit:
         _fail("phases on one slice do not fit together")

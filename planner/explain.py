@@ -119,6 +119,6 @@ def _phase(plan: Plan, name: str) -> str:
 
 def _notes(result: PlanResult, plan: Plan) -> tuple[str, ...]:
     notes = [f"refused {count:,}: {reason}" for reason, count in sorted(result.rejected.items(), key=lambda i: -i[1])]
-    if not plan.shared and plan.handoff_s == 0:
+    if plan.handoff_s is None:
         notes.append("the cache's way between the slices is not priced: the chip claims no network between slices")
     return tuple(notes)

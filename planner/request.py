@@ -121,6 +121,13 @@ def make_request(
     for name, value in (("tp", tp), ("pp", pp), ("dp", dp)):
         if value is not None and value < 1:
             raise SpecError(f"{name}={value} must be at least 1")
+    prefill_batches = _batches("prefill batch", prefill_batch if prefill_batch is not None else batch)
+    decode_batches = _batches("decode batch", decode_batch if decode_batch is not None else batch)
+    if decode_on is None and min(prefill_batches) > max(decode_batches):
+        raise SpecError(
+            f"prefill batch {min(prefill_batches)} is above decode batch {max(decode_batches)}: on one slice the prompts "
+            f"read at once are decoded together; take a decode batch of at least {min(prefill_batches)}, or --decode-on"
+        )
     return PlanRequest(
         model=described,
         on=on if decode_on is None else f"{on} + {decode_on}",
@@ -129,8 +136,8 @@ def make_request(
         sharing="separate" if decode_on is not None else "either" if ".." in on else "shared",
         max_chips=_most(slices) + (_most(decode_slices) if decode_on is not None else 0),
         workload=workload,
-        prefill_batches=_batches("prefill batch", prefill_batch if prefill_batch is not None else batch),
-        decode_batches=_batches("decode batch", decode_batch if decode_batch is not None else batch),
+        prefill_batches=prefill_batches,
+        decode_batches=decode_batches,
         formats=_formats(described, weights, kv_dtype),
         page_sizes=_page_sizes(page_size),
         prefill_layouts=_layouts(prefill),

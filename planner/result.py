@@ -111,17 +111,19 @@ class Plan(BaseModel):
     """A prefill and a decode phase that serve one request after the other.
 
     `request_latency_s` is TTFT plus all output tokens; `chip_s_per_request` counts both phases and `shared` says whether
-    they take turns on one slice with one copy of the weights.
+    they take turns on one slice with one copy of the weights. `handoff_s` is the cache's way from one slice to the other,
+    None where the chips claim no network between slices.
     """
 
     model_config = _STRICT
     rank: int
     n_chips: int
     shared: bool
-    handoff_s: float
+    handoff_s: float | None
     request_latency_s: float
     chip_s_per_request: float
     output_tokens_per_s: float
+    hbm_bytes_per_chip: float
     usd_per_mtok_output: float | None
     prefill: PhasePlan
     decode: PhasePlan

@@ -188,6 +188,7 @@ def _pair_on_one_slice(request: PlanRequest, slice_: Slice, prefill: Groups, dec
         if key not in decode:
             continue
         d = decode[key]
+        # what is read at once is decoded together: more prompts than the decode batch would only wait
         allowed = p.batch[:, None] <= d.batch[None, :]
         found.n_candidates += int(np.count_nonzero(allowed))
         kv = np.maximum(p.kv_bytes[:, None], d.kv_bytes[None, :])
@@ -260,7 +261,7 @@ def _keep(
         return
     latency, chip, rate = (x[rows, columns] for x in (joint.latency_s, joint.chip_s, joint.rate))
     merit = {"latency": latency, "cost": chip, "throughput": -rate}[request.objective]
-    best = np.argsort(merit, kind="stable")[:_KEEP] if len(merit) <= _KEEP else np.argpartition(merit, _KEEP)[:_KEEP]
+    best = _lowest(merit, chip if request.objective == "latency" else latency)
 
     def pair(i: int) -> Pair:
         row, column = int(rows[i]), int(columns[i])
@@ -274,10 +275,18 @@ def _keep(
             requests_per_s=float(rate[i]),
         )
 
-    found.pairs += [pair(int(i)) for i in np.sort(best)]
+    found.pairs += [pair(int(i)) for i in best]
     found.frontier += [pair(int(i)) for i in pareto_indices(latency, chip)]
     if len(found.pairs) > 32 * _KEEP:
         found.pairs = rank(request, found.pairs)[:_KEEP]
+
+
+def _lowest(merit: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Indices of the lowest few by `merit`, ties by `second`."""
+    few = np.arange(len(merit))
+    if len(merit) > _KEEP:
+        few = np.flatnonzero(merit <= np.partition(merit, _KEEP - 1)[_KEEP - 1])
+    return few[np.lexsort((second[few], merit[few]))][:_KEEP]
 
 
 def _pair_across_slices(
@@ -295,10 +304,11 @@ def _pair_across_slices(
             if p_kv != d_kv or n_chips > request.max_chips:
                 continue
             handoff = np.broadcast_to(_handoff_s(request, p_slice, d_slice, p), (len(p.batch), len(d.batch)))
-            # the slower pool sets the pace, the other waits for it
+            # the slowest of both pools and the way between them sets the pace
             busy_s = np.maximum(p.chip_s[:, None] / p_slice.n_chips, d.chip_s[None, :] / d_slice.n_chips)
+            busy_s = np.fmax(busy_s, handoff / p.batch[:, None])
             joint = _Joint(
-                latency_s=p.latency_s[:, None] + d.latency_s[None, :] + handoff,
+                latency_s=p.latency_s[:, None] + d.latency_s[None, :] + np.nan_to_num(handoff),
                 chip_s=n_chips * busy_s,
                 rate=1.0 / busy_s,
                 handoff_s=handoff,
@@ -338,11 +348,11 @@ def _unbeaten(cells: PricedCells, among: NDArray[np.int64]) -> NDArray[np.int64]
 def _handoff_s(request: PlanRequest, p_slice: Slice, d_slice: Slice, p: PricedCells) -> NDArray[np.float64]:
     """Seconds to send one prefill batch's cache to the other slice over every chip's network port.
 
-    Zero where a chip claims no network between slices: the plan then says so by `handoff_s = 0`.
+    NaN where a chip claims no network between slices: the way is not priced then, and the plan says so.
     """
     ports = [s.chip.scale_out_bytes_per_s for s in (p_slice, d_slice)]
     if ports[0] is None or ports[1] is None:
-        return np.zeros((len(p.latency_s), 1))
+        return np.full((len(p.latency_s), 1), np.nan)
     rate = min(p_slice.n_chips * ports[0].value, d_slice.n_chips * ports[1].value)
     total = p.batch * float(request.workload.input_tokens) * _cache_bytes_per_token(p)
     return (total / rate)[:, None]
@@ -360,7 +370,7 @@ def nearest_miss(request: PlanRequest, found: Found) -> str | None:
     over, needs = found.least_over_bytes
     if not np.isfinite(found.least_ttft_s):
         if not np.isfinite(over):
-            return "no layout lies on any mesh of the pool; see the counted reasons"
+            return f"nothing lies on any mesh of the pool: {'; '.join(found.rejected) or 'no mesh is left'}"
         return f"the smallest candidate needs {needs}; try more chips, a smaller batch, or --weights int8"
     best = []
     if request.slo.ttft_s is not None:

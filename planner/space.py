@@ -220,7 +220,7 @@ def microbatch_choices(setting: PhaseSetting, batch: int, engine: Engine) -> lis
     """
     if engine.microbatch_tokens is not None:
         new_tokens = setting.workload.input_tokens if setting.phase == "prefill" else 1
-        return [engine_microbatches(batch, max(new_tokens, 1), setting.pp, engine.microbatch_tokens)]
+        return [engine_microbatches(batch, new_tokens, setting.pp, engine.microbatch_tokens)]
     if setting.pp == 1 and setting.phase == "decode":
         return [1]
     powers = {2**i for i in range(_MAX_MICROBATCHES.bit_length())} | {setting.pp}

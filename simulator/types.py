@@ -21,8 +21,8 @@ class Workload:
         for name, value in (("input_tokens", self.input_tokens), ("output_tokens", self.output_tokens)):
             if not math.isfinite(value) or value < 0 or value > 10_000_000:
                 raise SpecError(f"{name}={value} must lie between 0 and 10,000,000")
-        if self.input_tokens + self.output_tokens == 0:
-            raise SpecError("a request has neither input nor output tokens")
+        if self.input_tokens == 0:
+            raise SpecError("input_tokens=0: a request has at least one input token")
 
     @property
     def context_tokens(self) -> int:

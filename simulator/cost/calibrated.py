@@ -52,12 +52,11 @@ class Fit(BaseModel):
 class Calibration:
     """What prices a chip: the engine with its constants, where they come from, and how wide the interval is.
 
-    A fit speaks for its own chip under its own engine; elsewhere it is extrapolated, and `interval_log` is None.
+    A fit speaks for its own chip under its own engine; elsewhere it is extrapolated. `interval_log` is the fit's own.
     """
 
     engine: Engine
     origin: Origin
-    fit_chip: str | None
     free: tuple[str, ...]
     interval_log: float | None
 
@@ -107,7 +106,7 @@ def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False
     profile = get_engine(engine or default_engine(chip))
     fits = load_fits()
     if bound or not fits:
-        return Calibration(engine=profile.runs, origin="bound", fit_chip=None, free=(), interval_log=None)
+        return Calibration(engine=profile.runs, origin="bound", free=(), interval_log=None)
     name = chip.name if chip.name in fits else _RELATIVES.get(chip.vendor.lower())
     if name not in fits:
         return calibration_of(chip, engine, bound=True)
@@ -116,7 +115,6 @@ def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False
     return Calibration(
         engine=replace(profile.runs, constants=Constants(**fit.constants)),
         origin="fitted" if own else "extrapolated",
-        fit_chip=name,
         free=fit.free,
-        interval_log=fit.interval_log if own else None,
+        interval_log=fit.interval_log,
     )

@@ -76,17 +76,25 @@ def collective_time_s(
 
 
 def collective_latency_s(
-    kind: CollectiveKind, axes: tuple[str, ...], machine: Machine, constants: Constants, *, axes_at_once: bool
+    kind: CollectiveKind,
+    axes: tuple[str, ...],
+    machine: Machine,
+    constants: Constants,
+    *,
+    axes_at_once: bool,
+    looped: bool = False,
 ) -> Array:
     """Launch and hops of one collective; nothing where the group is one chip.
 
-    A collective that goes over one torus line at a time is launched on each. An all_reduce goes over them twice.
+    It is launched once inside the fast domain, or on each torus line where it goes over one at a time, and once more
+    between domains. Its hops are those from end to end, twice for an all_reduce; a looped one goes round K-1 times.
     """
     links = [machine.axes[axis] for axis in axes]
-    size = _product([np.multiply(axis.inner, axis.outer) for axis in links])
-    hops = sum((axis.inner_hops for axis in links), start=0.0)
-    at_once = axes_at_once or machine.shared_port
-    launches = 1.0 if at_once else sum((axis.n_lines for axis in links), start=0.0)
+    inner, outer = _product([axis.inner for axis in links]), _product([axis.outer for axis in links])
+    lines = sum((axis.n_lines for axis in links), start=0.0)
+    if axes_at_once or machine.shared_port:
+        lines = np.minimum(lines, 1.0)
+    hops = inner * outer - 1.0 if looped else sum((axis.inner_hops for axis in links), start=0.0)
     passes = 2.0 if kind == "all_reduce" else 1.0
-    latency = launches * constants.collective_launch_s + passes * hops * constants.hop_s
-    return np.where(np.greater(size, 1.0), latency, 0.0)
+    launches = lines + np.greater(outer, 1.0)
+    return launches * constants.collective_launch_s + passes * hops * constants.hop_s

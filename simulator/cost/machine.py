@@ -1,6 +1,5 @@
 """The hardware as the formulas see it: rates of one chip, and wires of each mesh axis, as arrays over candidates."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,11 +28,12 @@ class AxisArrays:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """One chip type and the meshes of all candidates."""
+    """One chip type and the meshes of all candidates, which are cut into the same stages and replicas."""
 
     chip: Chip
     axes: dict[str, AxisArrays]
     stage_bytes_per_s: Array
+    stages_cross: bool
     shared_port: bool
 
     @property
@@ -63,6 +63,7 @@ def make_machine(chip: Chip, meshes: Sequence[Mesh]) -> Machine:
         chip=chip,
         axes=axes,
         stage_bytes_per_s=stack([m.stage_bytes_per_s for m in meshes]),
+        stages_cross=meshes[0].stages_cross,
         shared_port=meshes[0].shared_port,
     )
 
@@ -81,10 +82,6 @@ def take(machine: Machine, index: np.ndarray) -> Machine:
         chip=machine.chip,
         axes=axes,
         stage_bytes_per_s=pick(machine.stage_bytes_per_s),
+        stages_cross=machine.stages_cross,
         shared_port=machine.shared_port,
     )
-
-
-def infinite(value: Array) -> bool:
-    """Whether a rate has no limit (no such link)."""
-    return bool(np.all(np.asarray(value) == math.inf))

@@ -62,7 +62,7 @@ def token_group(setting: PhaseSetting, n_sequences: Array) -> TokenGroup:
     """The tokens of one pass: whole prompts, or one token each at the mean context of the decode."""
     work = setting.workload
     if setting.phase == "prefill":
-        return TokenGroup(n_sequences=n_sequences, new_tokens=float(max(work.input_tokens, 1)), past_tokens=0.0)
+        return TokenGroup(n_sequences=n_sequences, new_tokens=float(work.input_tokens), past_tokens=0.0)
     return TokenGroup(n_sequences=n_sequences, new_tokens=1.0, past_tokens=work.mean_decode_past)
 
 
@@ -77,6 +77,7 @@ def bind(
         batch_axes=batch_axes,
         head_axes=setting.head_axes,
         looped=engine.looped,
+        materialised_scores=engine.materialised_scores,
     )
     return program, Sizes(program, machine.mesh, [token_group(setting, n_sequences)])
 
@@ -186,14 +187,16 @@ def scheduled_pass_s(setting: PhaseSetting, prices: list[StepPrice], n_micro: Ar
 
 
 def slowest_stage_s(setting: PhaseSetting, prices: list[StepPrice]) -> Array:
-    """The stage with the most layers, and the costlier end beside them."""
+    """How often a stage can start: the one with the most layers and the costlier end, its dispatch, its way onwards."""
     n_layers = float(setting.model.n_layers)
     share = float(ceil_div(n_layers, setting.pp)) / n_layers
     block = pass_time_s([p for p in prices if p.part == "block"])
     ends = [pass_time_s([p for p in prices if p.part == part]) for part in ("first", "last")]
+    every_pass = pass_time_s([p for p in prices if p.part == "pass"])
     if setting.pp == 1:
-        return block + ends[0] + ends[1]
-    return block * share + np.maximum(ends[0], ends[1])
+        return block + ends[0] + ends[1] + every_pass
+    onwards = pass_time_s([p for p in prices if p.part == "handover"]) / (setting.pp - 1.0)
+    return block * share + np.maximum(ends[0], ends[1]) + every_pass + onwards
 
 
 def model_flop_utilization(model: Model, tokens: Array, capacity_flop: Array) -> Array:

@@ -80,7 +80,7 @@ class _Setup:
     engine: Engine
 
     def work(self, step: Step) -> Work:
-        return step_work(step, self.sizes, self.formats, materialised_scores=self.engine.materialised_scores)
+        return step_work(step, self.sizes, self.formats)
 
 
 def _price_steps(steps: Sequence[Step], part: str, count: float, setup: _Setup) -> list[StepPrice]:
@@ -145,7 +145,7 @@ def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden
         memory_s=0.0,
         comm_s=exposed_s,
         overhead_s=collective_latency_s(
-            step.kind, step.axes, setup.machine, constants, axes_at_once=engine.axes_at_once
+            step.kind, step.axes, setup.machine, constants, axes_at_once=engine.axes_at_once, looped=step.looped
         ),
         is_collective=True,
     )
@@ -154,13 +154,14 @@ def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden
 def _send(step: SendRecv, part: str, count: float, setup: _Setup) -> StepPrice:
     """The way to the next stage."""
     constants = setup.engine.constants
+    efficiency = constants.network_efficiency if setup.machine.stages_cross else constants.link_efficiency
     return StepPrice(
         name=step.name,
         part=part,
         count=count,
         compute_s=0.0,
         memory_s=0.0,
-        comm_s=setup.work(step).sent_bytes / (setup.machine.stage_bytes_per_s * constants.network_efficiency),
+        comm_s=setup.work(step).sent_bytes / (setup.machine.stage_bytes_per_s * efficiency),
         overhead_s=constants.collective_launch_s,
     )
 
