@@ -220,7 +220,7 @@ def _thinned(frontier: list[Pair]) -> list[Pair]:
 
 def _nothing_to_price(request: PlanRequest, found: Found) -> str:
     """Why what the user pinned down leaves no candidate, and what would."""
-    if found.n_phase_cells and not found.rejected:
+    if found.n_phase_cells:
         stored = "the prefill and decode layouts keep the weights in different forms, so one slice cannot serve both"
         return f"nothing to price on {request.on}: {stored}; use layouts with one stored form, or --decode-on"
     sizes = sorted({mesh.sizes for slice_ in request.slices for mesh in meshes(slice_)}, key=lambda s: -min(s))

@@ -192,10 +192,8 @@ def test_at_least_one_plan_must_be_asked_for(top: int) -> None:
         shardwise.plan("llama-3-8b", "h100-sxm:1", input_tokens=64, output_tokens=16, batch=1, top=top)
 
 
-@pytest.mark.parametrize("tokens", [(64, 0), (0, 16)])
-def test_a_phase_without_tokens_takes_no_time_or_little(tokens: tuple[int, int]) -> None:
-    best = _answer("a100-80gb-sxm:1", input_tokens=tokens[0], output_tokens=tokens[1]).best
-    if not tokens[1]:
-        assert (best.decode.latency_s, best.decode.latency_low_s, best.decode.latency_high_s) == (0.0, 0.0, 0.0)
-        assert best.decode.cost_chip_s_per_token is None
+def test_a_request_without_output_tokens_is_a_prefill_alone() -> None:
+    best = _answer("a100-80gb-sxm:1", input_tokens=64, output_tokens=0).best
+    assert (best.decode.latency_s, best.decode.latency_low_s, best.decode.latency_high_s) == (0.0, 0.0, 0.0)
+    assert best.decode.cost_chip_s_per_token is None
     assert math.isfinite(best.request_latency_s)

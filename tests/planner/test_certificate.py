@@ -109,7 +109,7 @@ TAMPERED = [
     ),
     pytest.param(lambda p: _both(p, n_chips=8), "uses", id="chips that the slice lacks"),
     pytest.param(lambda p: _both(p, tp=p.decode.tp * 2), "uses", id="another tp"),
-    pytest.param(lambda p: _both(p, slice="tpu-v4:2x2x2"), "uses", id="another slice"),
+    pytest.param(lambda p: _both(p, slice="tpu-v4:2x2x2"), "not in the pool", id="another slice"),
     pytest.param(lambda p: _phase(p, "decode", mapping="x=elsewhere"), "disagree", id="weights that lie twice"),
     pytest.param(lambda p: _phase(p, "prefill", step_s=1e6), "TTFT", id="a late first token"),
     pytest.param(lambda p: _phase(p, "decode", step_s=1e6), "TPOT", id="slow tokens"),

@@ -122,7 +122,7 @@ def test_a_number_out_of_range_is_refused_by_name(name: str, value: float) -> No
         pytest.param({"mesh": "2x4x²"}, "three sizes", id="mesh of letters"),
         pytest.param({"mesh": "2x4x" + "9" * 5000}, "three sizes", id="mesh without end"),
         pytest.param({"input_tokens": 250}, "256 positions; shorten", id="context"),
-        pytest.param({"input_tokens": 0, "output_tokens": 0}, "neither input nor output", id="nothing to do"),
+        pytest.param({"input_tokens": 0}, "at least one input token", id="nothing to read"),
     ],
 )
 def test_a_mistake_is_answered_with_the_way_out(changes: dict[str, object], words: str) -> None:

@@ -143,7 +143,7 @@ def test_buffers_that_are_reused_never_take_more_room(
     assert residual < reused <= static
 
 
-def test_static_buffers_of_a_megatron_block_are_its_tensors() -> None:
+def test_static_buffers_of_a_megatron_model_are_its_tensors() -> None:
     model = small_model(n_kv_heads=64, gated=False)
     program = lower(model, "ws-1d-allreduce", "heads")
     sizes = Sizes(program, {"x": 4.0}, [_GROUP])
@@ -151,7 +151,11 @@ def test_static_buffers_of_a_megatron_block_are_its_tensors() -> None:
     # residual, two normed inputs and two updates whole; q, k, v, mixed, and hidden before and after its function in quarters
     whole, cut = 5 * d_model, (4 * heads + 2 * 1024) / 4
     # the norm's statistics are whole where the residual is, and so no tensor of their own
-    assert activation_bytes(program, sizes, BF16, static=True) == 2 * tokens * (whole + cut)
+    block = 2 * tokens * (whole + cut)
+    # looked-up rows whole; of each sequence's last position its norm whole, its logits in quarters, the best of each
+    # quarter (value and index, in full precision) before and after they are gathered
+    ends = 2 * tokens * d_model + 64 * (2 * d_model + 2 * 512 / 4 + 4 * 2 * (1 + 4))
+    assert activation_bytes(program, sizes, BF16, static=True) == block + ends
 
 
 def test_everything_adds_up_and_caches_of_all_micro_batches_lie_there_at_once() -> None:
