@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .catalogue import get_chip
-from .chip import Chip, Torus
+from .chip import Chip, Switch, Torus
 from .errors import SpecError
 
 if TYPE_CHECKING:
@@ -143,13 +143,18 @@ def _check_shape(chip: Chip, dims: tuple[int, ...], shapes: tuple[tuple[int, ...
     if n_chips > _MAX_CHIPS:
         raise SpecError(f"{text!r} asks for {n_chips} chips; a slice has at most {_MAX_CHIPS}")
     legal = _shapes(chip, n_chips)
-    wanted = tuple(sorted(dims)) if isinstance(chip.scale_up, Torus) else dims
-    if shapes and (len(dims) == 1 or wanted in legal):
+    link = chip.scale_up
+    if shapes and (len(dims) == 1 or (tuple(sorted(dims)) in legal if isinstance(link, Torus) else _fits(link, dims))):
         return
     around = [n for n in range(max(1, n_chips // 2), 2 * n_chips + 1) if _shapes(chip, n)]
     near = sorted(around, key=lambda n: abs(n - n_chips))[:3]
     names = [f"{chip.name}:{'x'.join(map(str, s))}" for n in (n_chips, *near) for s in _shapes(chip, n)]
     raise SpecError(f"{text!r} is no slice of {chip.name}; near it: {', '.join(dict.fromkeys(names)) or 'none'}")
+
+
+def _fits(link: Switch, dims: tuple[int, ...]) -> bool:
+    """Whether nodes of so many chips can be had: any part of a domain."""
+    return len(dims) == 2 and dims[1] <= link.domain_chips
 
 
 @cache

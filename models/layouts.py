@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..hardware_specs.errors import UnknownNameError
-from .forms import Form, parse_form
+from .forms import AXES, Form, parse_form
 
 AttentionSharding = Literal["heads", "batch", "context"]
 ATTENTION_SHARDINGS: tuple[AttentionSharding, ...] = ("heads", "batch", "context")
@@ -47,9 +47,21 @@ class Layout:
         return self.residual.axes_of("B")
 
     @property
-    def gathers_weights(self) -> bool:
-        """Whether the weights are moved instead of (part of) the activations."""
-        return self.stored != self.used
+    def gathered_axes(self) -> tuple[str, ...]:
+        """Axes the weights are gathered over for their einsum."""
+        return tuple(axis for axis in AXES if axis in self.stored.axes and axis not in self.used.axes)
+
+    def names(self, sizes: tuple[int, int, int]) -> bool:
+        """Whether the layout goes by this name on a mesh of sizes X, Y, Z.
+
+        1D layouts take all chips as x. 2D ones need both axis groups, and a gather the last axis it is named for: over an
+        axis of size 1 it is the shorter gather's twin.
+        """
+        size = dict(zip(AXES, sizes, strict=True))
+        if not self.needs_2d:
+            return size["y"] == size["z"] == 1
+        last = self.gathered_axes[-1:]
+        return size["x"] > 1 and size["y"] * size["z"] > 1 and all(size[axis] > 1 for axis in last)
 
 
 def _layout(name: str, forms: str, *, needs_2d: bool, source: str) -> Layout:

@@ -3,7 +3,6 @@
 The sizes of the matrices as they lie on chips come from their forms; this is the one place for the total.
 """
 
-from ..hardware_specs.errors import SpecError
 from .description import Model
 
 
@@ -64,35 +63,6 @@ def n_params(model: Model) -> int:
     """
     layer = attention_params(model) + ffn_params(model) + norm_params(model)
     return model.n_layers * layer + embedding_params(model)
-
-
-def head_padded(model: Model, n_heads: int) -> Model:
-    """Copy of `model` with heads of zeros added up to `n_heads`; multihead attention gets as many more KV heads.
-
-    The published parameter count is dropped, the nominal one (the N of MFU) stays.
-
-    References
-    ----------
-    [Pope2022] section 4 (48 heads of PaLM 540B padded to 64).
-
-    Raises
-    ------
-    SpecError : fewer heads than the model has, or not a multiple of its KV heads
-    """
-    if n_heads < model.n_heads:
-        raise SpecError(
-            f"{model.name} has {model.n_heads} heads; cannot pad to {n_heads}, give {model.n_heads} or more"
-        )
-    is_multihead = model.n_kv_heads == model.n_heads
-    changed = {
-        "name": f"{model.name}-padded",
-        "aliases": (),
-        "n_heads": n_heads,
-        "n_kv_heads": n_heads if is_multihead else model.n_kv_heads,
-        "n_params_published": None,
-        "n_params_published_source": "",
-    }
-    return Model.model_validate(model.model_dump() | changed)
 
 
 def kv_bytes_per_token(model: Model, bytes_per_element: float) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..hardware_specs.cluster import meshes
+from ..hardware_specs.cluster import meshes, splits
 from ..hardware_specs.errors import SpecError
 from ..models.description import Model
 from .build import build_plan
@@ -94,6 +94,8 @@ def plan(
     )
     if top < 1:
         raise SpecError(f"top={top} must be at least 1")
+    if output_tokens == 0:
+        raise SpecError("output_tokens=0: a request has at least one output token")
     return answer(request, top=top)
 
 
@@ -223,6 +225,10 @@ def _nothing_to_price(request: PlanRequest, found: Found) -> str:
     if found.n_phase_cells:
         stored = "the prefill and decode layouts keep the weights in different forms, so one slice cannot serve both"
         return f"nothing to price on {request.on}: {stored}; use layouts with one stored form, or --decode-on"
+    if not any(request.allows_split(*split) for slice_ in request.slices for split in splits(slice_)):
+        found_splits = sorted({split for slice_ in request.slices for split in splits(slice_)})[:8]
+        pairs = ", ".join(f"pp={pp} dp={dp}" for pp, dp in found_splits)
+        return f"pp={request.pp or 1} dp={request.dp or 1} does not cut {request.on} into equal parts; try {pairs}"
     sizes = sorted({mesh.sizes for slice_ in request.slices for mesh in meshes(slice_)}, key=lambda s: -min(s))
     known = ", ".join("x".join(map(str, size)) for size in sizes[:6])
     reasons = "; ".join(found.rejected) or "no mesh of the slice has these sizes"

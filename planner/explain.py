@@ -1,5 +1,6 @@
 """Why a plan is as quick as it is, and what the others pay more for."""
 
+import math
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -97,7 +98,8 @@ def _runner_up(result: PlanResult, best: Plan, other: Plan) -> RunnerUp:
         why = f"{format_seconds(more)} more {_WORDS[worst]}" if more > 0 else "a tie"
     else:
         delta = f"{other.chip_s_per_request - best.chip_s_per_request:+.3g} chip-s"
-        why = _batch_reason(best, other) or f"more {_WORDS[worst]} a request"
+        tie = math.isclose(other.chip_s_per_request, best.chip_s_per_request, rel_tol=1e-9)
+        why = "a tie" if tie else _batch_reason(best, other) or f"more {_WORDS[worst]} a request"
     return RunnerUp(
         rank=other.rank, prefill=_phase(other, "prefill"), decode=_phase(other, "decode"), delta=delta, why=why
     )
@@ -114,7 +116,7 @@ def _batch_reason(best: Plan, other: Plan) -> str | None:
 
 def _phase(plan: Plan, name: str) -> str:
     phase = getattr(plan, name)
-    return f"{phase.layout} b{phase.batch}"
+    return f"{phase.layout.removeprefix('ws-')} b{phase.batch}"
 
 
 def _notes(result: PlanResult, plan: Plan) -> tuple[str, ...]:

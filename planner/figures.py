@@ -1,12 +1,11 @@
 """Figures as offline plotly pages."""
 
-import os
-import tempfile
 from pathlib import Path
 
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..hardware_specs.documents import write_atomically
 from .result import PhasePlan, PlanResult
 
 # The page must not offer to send anything anywhere.
@@ -86,13 +85,4 @@ def _trace(name: str, points: list[PhasePlan], colour: str, *, showlegend: bool)
 
 def write_page(figure: go.Figure, path: Path) -> None:
     """Write a figure as one page that loads nothing, whole or not at all."""
-    html = figure.to_html(include_plotlyjs=True, config=_CONFIG, div_id="shardwise")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".html")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(html)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, figure.to_html(include_plotlyjs=True, config=_CONFIG, div_id="shardwise"))

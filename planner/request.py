@@ -67,6 +67,10 @@ class PlanRequest:
             v is not None for v in (self.mesh, self.tp, self.pp, self.dp, self.prefill_layouts, self.decode_layouts)
         )
 
+    def allows_split(self, pp: int, dp: int) -> bool:
+        """Whether the request allows so many stages and replicas."""
+        return self.pp in (None, pp) and self.dp in (None, dp)
+
     def engine_name(self, slice_: Slice) -> str:
         """The engine profile that runs a slice of this request."""
         return self.engine or default_engine(slice_.chip)

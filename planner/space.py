@@ -40,7 +40,7 @@ def phase_cells(
     """Enumerate a phase on a slice, counting what is refused before it is priced."""
     batches = request.prefill_batches if phase == "prefill" else request.decode_batches
     for pp, dp in splits(slice_):
-        if (request.pp not in (None, pp)) or (request.dp not in (None, dp)) or (pp > 1 and not engine.pipelines):
+        if not request.allows_split(pp, dp) or (pp > 1 and not engine.pipelines):
             continue
         if pp > request.model.n_layers:
             refused["more pipeline stages than layers"] += len(batches)
@@ -64,7 +64,7 @@ def phase_cells(
                     dp=dp,
                     page_size=page_size,
                 )
-                rows = _rows(setting, usable, chosen, batches, engine, refused)
+                rows = _rows(setting, chosen, batches, engine, refused)
                 if rows:
                     yield _cells(setting, slice_, usable, rows)
 
@@ -84,9 +84,8 @@ def _cuts(
     request: PlanRequest, slice_: Slice, phase: PhaseName
 ) -> Iterator[tuple[Layout, AttentionSharding, tuple[str, ...]]]:
     """Layouts the request names, else those its engine can run, with the axes to cut the heads over."""
-    named = _named(request, phase)
     profile = get_engine(request.engine_name(slice_))
-    for text in profile.layouts if named is None else named:
+    for text in _named(request, phase) or _open_layouts(request, profile.layouts, phase):
         ffn, attention = parse_layout_pair(text)
         for sharding in profile.attention if attention is None else (attention,):
             # splitting the cache over context is for decode, which reads all of it for one token
@@ -96,6 +95,13 @@ def _cuts(
                 continue
             for head_axes in _head_choices(LAYOUTS[ffn]):
                 yield LAYOUTS[ffn], sharding, head_axes
+
+
+def _open_layouts(request: PlanRequest, layouts: tuple[str, ...], phase: PhaseName) -> tuple[str, ...]:
+    """Layouts for a phase that the request leaves open: the engine's, and what can share the other phase's weights."""
+    other = _named(request, "decode" if phase == "prefill" else "prefill") or ()
+    stored = {LAYOUTS[parse_layout_pair(text)[0]].stored for text in other}
+    return tuple(dict.fromkeys((*layouts, *(name for name, x in LAYOUTS.items() if x.stored in stored))))
 
 
 def _head_choices(layout: Layout) -> tuple[tuple[str, ...], ...]:
@@ -135,18 +141,13 @@ def _fitting(
 
 
 def is_canonical(layout: str, attention: str, sizes: tuple[int, int, int], *, named: bool) -> bool:
-    """Whether a layout on a mesh goes by this name: the gather over the fewest axes that does the same.
+    """Whether a layout pair on a mesh goes by this name.
 
     On one chip all are alike and go by the engine's 1D form over heads, unless the user `named` another.
     """
-    x, y, z = sizes
-    if x * y * z == 1 and not named:
+    if sizes == (1, 1, 1) and not named:
         return layout in ("ws-1d", "ws-1d-allreduce") and attention == "heads"
-    if layout.startswith("ws-1d"):
-        return y == z == 1
-    if x == 1 or y * z == 1:
-        return False
-    return {"ws-2d": True, "wg-x": True, "wg-xy": y > 1, "wg-xyz": z > 1}[layout]
+    return LAYOUTS[layout].names(sizes)
 
 
 _REPLICATION_FOR_NOTHING = "heads divide, no need to replicate attention"
@@ -180,24 +181,16 @@ def _product(size: dict[str, int], axes: tuple[str, ...]) -> int:
 
 
 def _rows(
-    setting: PhaseSetting,
-    usable: tuple[Mesh, ...],
-    chosen: list[int],
-    batches: tuple[int, ...],
-    engine: Engine,
-    refused: Counter[str],
+    setting: PhaseSetting, chosen: list[int], batches: tuple[int, ...], engine: Engine, refused: Counter[str]
 ) -> list[tuple[int, int, int]]:
-    """Every (mesh, batch, micro-batches) of a setting whose batch can be cut as the layout says."""
+    """Every (mesh, batch, micro-batches) of a setting; what does not divide over an axis lies whole along it."""
     rows = []
     for batch in batches:
         if batch % setting.dp:
             refused["batch does not divide over the replicas"] += len(chosen)
-            continue
-        for n_micro, i in product(microbatch_choices(setting, batch // setting.dp, engine), chosen):
-            if _cuts_batch(setting, usable[i].sizes, batch // setting.dp // n_micro):
-                rows.append((i, batch, n_micro))
-            else:
-                refused["batch does not divide over the axes it is cut over"] += 1
+        else:
+            choices = microbatch_choices(setting, batch // setting.dp, engine)
+            rows += [(i, batch, n_micro) for n_micro, i in product(choices, chosen)]
     return rows
 
 
@@ -226,17 +219,6 @@ def microbatch_choices(setting: PhaseSetting, batch: int, engine: Engine) -> lis
     powers = {2**i for i in range(_MAX_MICROBATCHES.bit_length())} | {setting.pp}
     limit = _MAX_MICROBATCHES if setting.phase == "prefill" else 4 * setting.pp
     return sorted(n for n in powers if n <= limit and batch % n == 0)
-
-
-def _cuts_batch(setting: PhaseSetting, sizes: tuple[int, int, int], batch: int) -> bool:
-    """Whether the batch divides over the axes that the layout cuts tokens over, and over at least one in attention."""
-    size = dict(zip(AXES, sizes, strict=True))
-    if batch % _product(size, LAYOUTS[setting.layout].token_axes):
-        return False
-    if setting.attention != "batch" or sizes == (1, 1, 1):
-        return True
-    first = next(axis for axis in AXES if size[axis] > 1)
-    return batch % size[first] == 0
 
 
 def formats_key(formats: Formats) -> tuple[str, str]:

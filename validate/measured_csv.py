@@ -1,12 +1,12 @@
 """Tables of measured cases as CSV: read as text, written back as it was with the predictions beside it."""
 
 import csv
-import os
-import tempfile
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..hardware_specs.documents import write_atomically
 from ..hardware_specs.errors import SpecError
 
 REQUIRED_COLUMNS = ("model", "hardware", "metric", "unit")
@@ -63,28 +63,9 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def write_scored(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table whole or not at all: beside its place first, then moved there."""
-    try:
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", newline="", delete=False
-        ) as file:
-            partial = Path(file.name)
-            try:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(columns)
-                writer.writerows(rows)
-                file.close()
-                partial.chmod(mode)
-                os.replace(partial, path)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise SpecError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    """Write a table whole or not at all."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.cluster import meshes, parse_pool
 from ..models.catalogue import get_model
+from ..models.layouts import get_layout
 from ..simulator.cost.calibrated import Calibration, calibration_of
-from ..simulator.cost.fit import FitCase, predict_case_s, usable_mesh
+from ..simulator.cost.fit import FitCase, predict_case_s
 from ..simulator.cost.machine import make_machine
 from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE
 from ..simulator.cost.phases import PhasePrice, PhaseSetting, engine_microbatches, model_flop_utilization, price_phase
@@ -183,7 +184,7 @@ def gpu_prices(run: GpuRun) -> tuple[PhasePrice, PhasePrice]:
     (slice_,) = parse_pool(f"{run.chip}:{run.tp * run.pp}")
     engine = calibration_of(slice_.chip, _SOFTWARE).engine
     prefill, decode = (_gpu_setting(run, phase) for phase in _PHASES)
-    usable = [mesh for mesh in meshes(slice_, run.pp) if usable_mesh(prefill.layout, mesh.sizes)]
+    usable = [mesh for mesh in meshes(slice_, run.pp) if get_layout(prefill.layout).names(mesh.sizes)]
     machine = make_machine(slice_.chip, usable)
     prices = []
     for setting, new_tokens in ((prefill, run.input), (decode, 1)):

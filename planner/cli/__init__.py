@@ -21,6 +21,7 @@ app = typer.Typer(
     name="shardwise",
     help="Plan, price and prove distributed transformer inference.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=True,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},

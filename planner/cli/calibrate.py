@@ -42,6 +42,7 @@ def calibrate(
 
 def _fit(source: str, output: Path | None, *, show: bool, as_json: bool) -> None:
     """Fit, then write or print."""
+    from ...hardware_specs.documents import write_atomically
     from ...simulator.cost.calibrated import dump_fit
     from ...validate.recipes import fit_from, get_recipe
     from .text import check_writable
@@ -60,18 +61,6 @@ def _fit(source: str, output: Path | None, *, show: bool, as_json: bool) -> None
         typer.echo(fit.model_dump_json(indent=1))
     elif output is None:
         typer.echo(dump_fit(fit), nl=False)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside the file, then put it in its place: a reader sees the old text or the new."""
-    import os
-
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, "utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _show(fits: "tuple[Fit, ...]", *, as_json: bool) -> None:

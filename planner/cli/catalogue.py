@@ -83,7 +83,9 @@ def _clusters() -> list[Row]:
 
 
 def _cluster(pool: str) -> Row:
-    """One slice: its graph and its meshes."""
+    """One slice, its graph and its meshes; or what a chip's slices are made of."""
+    if ":" not in pool:
+        return next(row for row in _clusters() if row["chip"] == get_chip(pool).name)
     slice_ = parse_pool(pool)[0]
     graph = build_graph(slice_)
     link = slice_.chip.scale_up

@@ -26,7 +26,7 @@ def explain(
     out.print(told.headline, highlight=False)
     print_phases(next(plan for plan in result.plans if plan.rank == rank))
     if told.runners_up:
-        made = table("#", "prefill", "decode", "slower by", "why", right=("#", "slower by"))
+        made = table("#", "prefill", "decode", "more by", "why", right=("#", "more by"))
         for other in told.runners_up:
             made.add_row(str(other.rank), other.prefill, other.decode, other.delta, other.why)
         out.print(made)

@@ -114,7 +114,7 @@ def _timed(out: "Console", title: str, errors: "ErrorTable") -> None:
 
 
 def _summary(errors: "ErrorTable") -> str:
-    told = f"{errors.origin}: median error {errors.median_abs_error:.1%}, worst {errors.worst_abs_error:.1%}"
+    told = f"median error {errors.median_abs_error:.1%}, worst {errors.worst_abs_error:.1%}; prices {errors.origin}"
     return (
         told if errors.n_within is None else f"{told}; {errors.n_within} of {len(errors.rows)} inside the 90 % interval"
     )

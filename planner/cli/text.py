@@ -11,7 +11,7 @@ from rich.table import Table
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.units import format_bytes, format_seconds
 from ..build import bound_seconds
-from ..result import Objective, PhasePlan, Plan, PlanResult
+from ..result import Objective, PhasePlan, Plan, PlanResult, Source
 
 _WIDTH = 80
 
@@ -23,12 +23,12 @@ def console() -> Console:
 
 
 def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) -> Table:
-    """A plain table; the columns named in `right` hold numbers."""
+    """A plain table; the columns named in `right` hold numbers and are never cut, the others wrap."""
     made = Table(
         box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False
     )
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+        made.add_column(name, justify="right" if name in right else "left", no_wrap=name in right, overflow="fold")
     return made
 
 
@@ -81,14 +81,15 @@ def print_result(result: PlanResult) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    made = table("#", "phase", "layout", "mesh", "batch", "latency", "low - high", "MFU", right=("batch", "MFU"))
+    columns = ("#", "phase", "layout", "mesh", "batch", "latency", "low - high", "MFU")
+    made = table(*columns, right=columns[4:])
     for plan in result.plans:
         for phase in (plan.prefill, plan.decode):
             first = phase is plan.prefill
             made.add_row(
                 str(plan.rank) if first else "",
                 phase.phase,
-                phase.layout.replace("ws-1d-", "1d-"),
+                phase.layout.removeprefix("ws-1d-"),
                 _mesh(phase),
                 str(phase.batch),
                 format_seconds(phase.latency_s),
@@ -108,6 +109,10 @@ def print_result(result: PlanResult) -> None:
         f"{_origin(best.decode)}",
         highlight=False,
     )
+    if best.handoff_s is None:
+        out.print(
+            "the cache's way between the slices is not priced: no network between them is claimed", highlight=False
+        )
 
 
 def _origin(phase: PhasePlan) -> str:
@@ -150,6 +155,9 @@ def print_phases(plan: Plan) -> None:
         out.print(f"bound by {phase.bound}; shares of the pass: {share}\n", highlight=False)
 
 
+_SOURCES: dict[Source, str] = {"fitted": "fitted", "extrapolated": "extrap.", "bound": "bound"}
+
+
 def phase_table(phase: PhasePlan, n_rows: int = 8) -> Table:
     """The steps that take longest, and the rest as one."""
     name = "one pass of prefill" if phase.phase == "prefill" else "one decode step"
@@ -167,7 +175,7 @@ def phase_table(phase: PhasePlan, n_rows: int = 8) -> Table:
     steps = sorted(phase.breakdown, key=lambda step: -step.total_s)
     for step in steps[:n_rows]:
         numbers = (step.compute_s, step.memory_s, step.comm_s, step.overhead_s, step.total_s)
-        made.add_row(step.step, *(format_seconds(value) if value else "-" for value in numbers), step.source)
+        made.add_row(step.step, *(format_seconds(value) if value else "-" for value in numbers), _SOURCES[step.source])
     rest = sum(step.total_s for step in steps[n_rows:])
     made.add_row(f"{max(len(steps) - n_rows, 0)} more", "", "", "", "", format_seconds(rest) if rest else "-", "")
     return made

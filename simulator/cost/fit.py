@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware_specs.cluster import Slice, meshes
-from ...models.layouts import ATTENTION_SHARDINGS, AttentionSharding
+from ...hardware_specs.errors import SpecError
+from ...models.layouts import ATTENTION_SHARDINGS, AttentionSharding, get_layout
 from .calibrated import Fit, Residual
 from .constants import Constants
 from .engines import get_engine
@@ -75,7 +76,9 @@ def predict_case_s(case: FitCase, engine: Engine) -> float:
         times = []
         for slice_ in case.slices:
             usable = [
-                m for m in meshes(slice_, part.setting.pp, part.setting.dp) if usable_mesh(part.setting.layout, m.sizes)
+                m
+                for m in meshes(slice_, part.setting.pp, part.setting.dp)
+                if get_layout(part.setting.layout).names(m.sizes)
             ]
             if not usable:
                 continue
@@ -84,16 +87,10 @@ def predict_case_s(case: FitCase, engine: Engine) -> float:
             for attention in shardings:
                 price = price_phase(replace(part.setting, attention=attention), machine, batch, engine)
                 times.append(float(np.min(price.pass_s if case.per_pass else price.latency_s)))
+        if not times:
+            raise SpecError(f"{case.id}: {part.setting.layout} lies on no mesh of {', '.join(map(str, case.slices))}")
         total += min(times)
     return total
-
-
-def usable_mesh(layout: str, sizes: tuple[int, int, int]) -> bool:
-    """Whether a layout is itself on a mesh and not another's twin: 2D forms need both axis groups, 1D takes all as x."""
-    x, y, z = sizes
-    if layout.startswith("ws-1d"):
-        return y == z == 1
-    return x > 1 and y * z > 1
 
 
 def fit_constants(cases: Sequence[FitCase], *, chip: str, engine: str, free: Sequence[str], command: str) -> Fit:

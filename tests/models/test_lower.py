@@ -213,7 +213,7 @@ def test_weights_are_gathered_where_the_layout_says_so_and_only_there() -> None:
     for name, layout in LAYOUTS.items():
         program = lower(small_model(), name, "heads", looped=True)
         moved = [s for s in program.block if isinstance(s, Collective) and s.tensors[0].role == "weight"]
-        assert bool(moved) == layout.gathers_weights
+        assert bool(moved) == bool(layout.gathered_axes)
         assert all(step.kind == "all_gather" and step.looped for step in moved)
         partners = {step.name for step in program.block if isinstance(step, Matmul)}
         assert {step.partner for step in moved} <= partners
@@ -307,3 +307,24 @@ def test_models_of_one_name_and_other_widths_are_lowered_apart() -> None:
     wide: Model = small_model(d_model=256)
     assert lower(narrow, "ws-1d", "heads").model.d_model == 128
     assert lower(wide, "ws-1d", "heads").model.d_model == 256
+
+
+@pytest.mark.parametrize(
+    ("layout", "sizes", "usable"),
+    [
+        ("ws-1d", (64, 1, 1), True),
+        ("ws-1d", (8, 8, 1), False),
+        ("ws-1d-allreduce", (16, 1, 1), True),
+        ("ws-2d", (64, 1, 1), False),
+        ("ws-2d", (1, 8, 8), False),
+        ("wg-xyz", (4, 4, 4), True),
+        ("wg-xyz", (4, 16, 1), False),
+        ("wg-xy", (4, 16, 1), True),
+        ("wg-xy", (4, 1, 16), False),
+        ("wg-x", (4, 1, 16), True),
+    ],
+)
+def test_a_layout_goes_by_its_name_only_where_it_is_itself(
+    layout: str, sizes: tuple[int, int, int], usable: bool
+) -> None:
+    assert get_layout(layout).names(sizes) == usable

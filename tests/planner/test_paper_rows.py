@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import typer
+from shardwise.hardware_specs.documents import write_atomically
 from shardwise.hardware_specs.errors import SpecError, UnknownNameError
 from shardwise.planner import paper_rows as module
-from shardwise.planner.cli.calibrate import calibrate, write_atomically
+from shardwise.planner.cli.calibrate import calibrate
 from shardwise.planner.cli.reproduce import reproduce
 from shardwise.planner.paper_rows import Finding, PaperRow, paper_rows
 from shardwise.simulator.cost.calibrated import load_fits

@@ -9,7 +9,7 @@ from shardwise.hardware_specs.catalogue import get_chip
 from shardwise.hardware_specs.errors import UnknownNameError
 from shardwise.simulator.cost.calibrated import Fit, calibration_of, dump_fit, load_fits, read_fit
 from shardwise.simulator.cost.constants import Constants
-from shardwise.simulator.cost.fit import FitCase, fit_constants, interval_log, predict_case_s, usable_mesh
+from shardwise.simulator.cost.fit import FitCase, fit_constants, interval_log, predict_case_s
 from shardwise.simulator.cost.price import Engine
 from shardwise.validate.cases import fastertransformer_cases, fit_cases, is_holdout
 from shardwise.validate.recipes import RECIPES, Recipe, fit_from, get_recipe
@@ -121,18 +121,3 @@ def test_the_interval_is_students_t_over_what_the_fit_left() -> None:
     expected = 2.920 * math.sqrt(0.04 / 2) * math.sqrt(1.25)
     assert interval_log([0.1, -0.1, 0.1, -0.1], n_free=2) == pytest.approx(expected, rel=1e-3)
     assert interval_log([0.1, -0.1], n_free=2) > interval_log([0.1, -0.1], n_free=0)
-
-
-@pytest.mark.parametrize(
-    ("layout", "sizes", "usable"),
-    [
-        ("ws-1d", (64, 1, 1), True),
-        ("ws-1d", (8, 8, 1), False),
-        ("ws-1d-allreduce", (16, 1, 1), True),
-        ("ws-2d", (64, 1, 1), False),
-        ("ws-2d", (1, 8, 8), False),
-        ("wg-xyz", (4, 4, 4), True),
-    ],
-)
-def test_a_layout_is_fitted_only_where_it_is_itself(layout: str, sizes: tuple[int, int, int], usable: bool) -> None:
-    assert usable_mesh(layout, sizes) == usable

@@ -118,7 +118,7 @@ def test_a_cache_of_8_bits_takes_half_the_room_and_other_formats_change_nothing_
 def test_a_whole_gathered_copy_takes_more_room_than_a_looped_one(layout: str) -> None:
     whole, looped = (lower(small_model(), layout, "heads", looped=flag) for flag in (False, True))
     copies = [float(gathered_bytes(program, Sizes(program, _CUBE, [_GROUP]), BF16)) for program in (whole, looped)]
-    if LAYOUTS[layout].gathers_weights:
+    if LAYOUTS[layout].gathered_axes:
         assert copies[0] > copies[1] > 0
     else:
         assert copies == [0, 0]
