@@ -237,7 +237,7 @@ def test_every_chip_of_the_catalogue_has_a_slice_of_one(chip: str) -> None:
         pytest.param("tpu-v4:4x4", "is no slice of tpu-v4; near it: tpu-v4:", id="two-axes-of-three"),
         pytest.param("tpu-v4:3x4x4", "is no slice of tpu-v4", id="an-axis-of-three"),
         pytest.param("h100-sxm:12", "is no slice of h100-sxm; near it: h100-sxm:", id="a-node-and-a-half"),
-        pytest.param("h100-sxm:4x4", "near it: h100-sxm:2x8", id="half-filled-nodes"),
+        pytest.param("h100-sxm:4x16", "near it: h100-sxm:8x8", id="overfull-nodes"),
         pytest.param("h100-sxm:100000", "at most 4096", id="too-many"),
         pytest.param("tpu-v5e:512", "is no slice of tpu-v5e", id="more-than-a-pod"),
         pytest.param("tpu-v4:..99999999", "1 to 4096 chips", id="a-limit-too-high"),

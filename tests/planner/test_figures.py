@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from shardwise.hardware_specs.errors import SpecError
 from shardwise.planner.api import answer
 from shardwise.planner.figures import frontier_page, write_page
 from shardwise.planner.request import make_request
@@ -82,8 +83,8 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one_and_no_other(
     def broken(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("os.replace", broken)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(SpecError, match="disk full"):
         write_page(frontier_page(result), path)
     assert path.read_text("utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]

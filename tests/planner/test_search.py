@@ -23,7 +23,6 @@ PAIR_REASONS = ("out of memory", "TTFT over the limit", "TPOT over the limit")
 TWO_D = ("ws-2d", "wg-x", "wg-xy", "wg-xyz")
 # W_in lies cut over E and F in 2D, over F alone in 1D: layouts with one form share one copy of the weights.
 STORED = {"ws-1d": "1D", "ws-1d-allreduce": "1D", "ws-1d-sequence": "1D"} | dict.fromkeys(TWO_D, "2D")
-TOKEN_AXES = {"ws-1d": 0, "ws-1d-allreduce": 0, "ws-2d": 0, "wg-x": 1, "wg-xy": 2, "wg-xyz": 3}
 
 
 def request_of(on: str, batches: tuple[int, ...] = (1, 4, 8), **changes: object) -> PlanRequest:
@@ -79,16 +78,6 @@ def lies_on(request: PlanRequest, layout: str, attention: str, heads: str, sizes
     return model.d_model % cut_e == 0 and model.d_ff % cut_f == 0
 
 
-def cuts_batch(layout: str, attention: str, sizes: tuple[int, int, int], sequences: int) -> bool:
-    """Whether the sequences of a micro-batch can be cut as layout and attention want them."""
-    tokens = int(np.prod(sizes[: TOKEN_AXES.get(layout, 0)]))
-    if sequences % tokens:
-        return False
-    if attention == "batch" and max(sizes) > 1:
-        return sequences % next(size for size in sizes if size > 1) == 0
-    return True
-
-
 def microbatches(request: PlanRequest, phase: str, pp: int, sequences: int) -> list[int]:
     """Micro-batches the planner may choose: powers of two and the stage count."""
     if phase == "decode" and pp == 1:
@@ -122,9 +111,7 @@ def every_phase(request: PlanRequest, slice_: Slice, phase: str) -> Iterator[Can
             dp=dp,
         )
         for mesh, n_micro in itertools.product(meshes(slice_, pp, dp), microbatches(request, phase, pp, batch // dp)):
-            if lies_on(request, layout, attention, heads, mesh.sizes) and cuts_batch(
-                layout, attention, mesh.sizes, batch // dp // n_micro
-            ):
+            if lies_on(request, layout, attention, heads, mesh.sizes):
                 yield priced(request, slice_, setting, mesh, batch, n_micro)
 
 

@@ -120,9 +120,6 @@ def test_gpus_are_cut_into_stages_and_replicas() -> None:
     [
         pytest.param({"model": small_model(n_layers=2)}, "more pipeline stages than layers", id="stages"),
         pytest.param({"batch": 3}, "batch does not divide over the replicas", id="replicas"),
-        pytest.param(
-            {"batch": 1, "engine": "shardwise"}, "batch does not divide over the axes it is cut over", id="axes"
-        ),
         pytest.param({"model": small_model(d_ff=1023)}, "d_ff does not divide over the mesh", id="d_ff"),
     ],
 )
