@@ -8,17 +8,19 @@ while the next prompts are read.
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.units import format_bytes, format_seconds
+from ..models.forms import AXES, Form
 from ..models.layouts import LAYOUTS
 from ..models.params import kv_bytes_per_token
+from ..simulator.cost.handoff import cache_collectives, handoff_s
 from ..simulator.cost.machine import Machine, make_machine, take
-from ..simulator.cost.phases import PhaseSetting, price_phase
+from ..simulator.cost.phases import PhaseSetting, lower_phase, price_phase
 from ..simulator.cost.price import Engine
 from ..simulator.types import PhaseName
 from .pareto import pareto_indices
@@ -43,7 +45,8 @@ class Choice:
 class PricedCells:
     """The candidates of one phase that share everything a pair must share; each array (n,).
 
-    `work_bytes` are activations and gathered weights, `chip_s` chip-seconds a request.
+    `work_bytes` are activations and gathered weights, `chip_s` chip-seconds a request; `cache` numbers the form the cache
+    has in this phase.
     """
 
     origins: list[tuple[Cells, int]]
@@ -54,6 +57,7 @@ class PricedCells:
     weights_bytes: NDArray[np.float64]
     kv_bytes: NDArray[np.float64]
     work_bytes: NDArray[np.float64]
+    cache: NDArray[np.int64]
 
     def choice(self, i: int) -> Choice:
         """Candidate `i` by itself."""
@@ -102,6 +106,7 @@ class Found:
     rejected: Counter[str] = field(default_factory=Counter)
     n_candidates: int = 0
     n_phase_cells: int = 0
+    cache_forms: dict[Form, int] = field(default_factory=dict)
     least_over_bytes: tuple[float, str] = (np.inf, "")
     least_ttft_s: float = np.inf
     least_tpot_s: float = np.inf
@@ -151,7 +156,7 @@ def _price(request: PlanRequest, slice_: Slice, phase: PhaseName, found: Found) 
         split = (setting.pp, setting.dp)
         if split not in machines:
             machines[split] = make_machine(slice_.chip, cells.meshes)
-        priced = _price_cells(cells, machines[split], engine)
+        priced = _price_cells(cells, machines[split], engine, found)
         found.n_phase_cells += len(cells.batch)
         stored, formats = LAYOUTS[setting.layout].stored, formats_key(setting.formats)
         for i in np.unique(cells.mesh):
@@ -160,8 +165,13 @@ def _price(request: PlanRequest, slice_: Slice, phase: PhaseName, found: Found) 
     return {key: _joined(parts) for key, parts in groups.items()}
 
 
-def _price_cells(cells: Cells, machine: Machine, engine: Engine) -> PricedCells:
+def _price_cells(cells: Cells, machine: Machine, engine: Engine, found: Found) -> PricedCells:
     """Price the candidates of one setting."""
+
+    def number(n_batch_axes: int) -> int:
+        form = lower_phase(cells.setting, AXES[:n_batch_axes], engine).cache.form
+        return found.cache_forms.setdefault(form, len(found.cache_forms))
+
     on_mesh = take(machine, cells.mesh)
     price = price_phase(cells.setting, on_mesh, cells.batch, engine, n_microbatches=cells.n_microbatches)
     memory = price.memory
@@ -174,6 +184,7 @@ def _price_cells(cells: Cells, machine: Machine, engine: Engine) -> PricedCells:
         weights_bytes=np.asarray(memory.weights),
         kv_bytes=np.asarray(memory.kv_cache),
         work_bytes=np.asarray(memory.activations + memory.gathered),
+        cache=np.array([number(n) for n in range(len(AXES) + 1)])[price.n_batch_axes],
     )
 
 
@@ -196,9 +207,36 @@ def _pair_on_one_slice(request: PlanRequest, slice_: Slice, prefill: Groups, dec
         fits = _refuse(found, "out of memory", allowed, peak > limit)
         _note_bytes(found, peak[allowed], limit, slice_)
         ok = _within_limits(request, p, d, fits, found)
-        chip = p.chip_s[:, None] + d.chip_s[None, :]
-        joint = _Joint(latency_s=p.latency_s[:, None] + d.latency_s[None, :], chip_s=chip, rate=slice_.n_chips / chip)
+        handoff = _resharding_s(request, slice_, p, d, found)
+        chip = p.chip_s[:, None] + d.chip_s[None, :] + handoff * slice_.n_chips / p.batch[:, None]
+        latency = p.latency_s[:, None] + d.latency_s[None, :] + handoff
+        joint = _Joint(latency_s=latency, chip_s=chip, rate=slice_.n_chips / chip, handoff_s=handoff)
         _keep(request, p, d, ok, joint, found, shared=True)
+
+
+# Sequences by which a reshard of the cache is priced for one: enough for every axis to divide.
+_MANY = 4096.0
+
+
+def _resharding_s(
+    request: PlanRequest, slice_: Slice, p: PricedCells, d: PricedCells, found: Found
+) -> NDArray[np.float64]:
+    """Seconds to bring the cache of a prefill batch into the form decode reads, (n_prefill, n_decode).
+
+    Every candidate of `p` lies on the same mesh; the volume grows with the batch, the latency does not.
+    """
+    engine = request.calibration(slice_).engine
+    cells, i = p.origins[0]
+    machine, setting = make_machine(slice_.chip, [cells.meshes[cells.mesh[i]]]), cells.setting
+    forms = list(found.cache_forms)
+    latency = np.zeros((len(forms), len(forms)))
+    each = np.zeros((len(forms), len(forms)))
+    for a, b in product(np.unique(p.cache), np.unique(d.cache)):
+        moves = cache_collectives(forms[a], forms[b])
+        latency[a, b] = float(handoff_s(setting, moves, machine, 0.0, engine))
+        each[a, b] = (float(handoff_s(setting, moves, machine, _MANY, engine)) - latency[a, b]) / _MANY
+    where = np.ix_(p.cache, d.cache)
+    return latency[where] + each[where] * (p.batch / setting.dp)[:, None]
 
 
 def _refuse(found: Found, reason: str, candidates: NDArray[np.bool_], failing: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -242,7 +280,7 @@ class _Joint:
     latency_s: NDArray[np.float64]
     chip_s: NDArray[np.float64]
     rate: NDArray[np.float64]
-    handoff_s: NDArray[np.float64] | None = None
+    handoff_s: NDArray[np.float64]
 
 
 def _keep(
@@ -269,7 +307,7 @@ def _keep(
             prefill=p.choice(row),
             decode=d.choice(column),
             shared=shared,
-            handoff_s=0.0 if joint.handoff_s is None else float(joint.handoff_s[row, column]),
+            handoff_s=float(joint.handoff_s[row, column]),
             latency_s=float(latency[i]),
             chip_s=float(chip[i]),
             requests_per_s=float(rate[i]),

@@ -49,12 +49,14 @@ class PhasePrice:
     """Prices of candidates, each (n,).
 
     `pass_s` is one forward pass as a request sees it (TTFT of the batch, or one token), `latency_s` the whole phase.
-    `flop` is what one chip of the mean stage computes in one pass, padding and replication included.
+    `flop` is what one chip of the mean stage computes in one pass, padding and replication included; `n_batch_axes` how
+    many of the axes x, y, z divide a micro-batch.
     """
 
     pass_s: NDArray[np.float64]
     latency_s: NDArray[np.float64]
     flop: NDArray[np.float64]
+    n_batch_axes: NDArray[np.int64]
     memory: MemoryBytes
 
 
@@ -66,11 +68,9 @@ def token_group(setting: PhaseSetting, n_sequences: Array) -> TokenGroup:
     return TokenGroup(n_sequences=n_sequences, new_tokens=1.0, past_tokens=work.mean_decode_past)
 
 
-def bind(
-    setting: PhaseSetting, machine: Machine, n_sequences: Array, batch_axes: tuple[str, ...], engine: Engine
-) -> tuple[ShardedProgram, Sizes]:
-    """The program of a setting, and its sizes for one micro-batch of `n_sequences`."""
-    program = lower(
+def lower_phase(setting: PhaseSetting, batch_axes: tuple[str, ...], engine: Engine) -> ShardedProgram:
+    """The program of a setting."""
+    return lower(
         setting.model,
         setting.layout,
         setting.attention,
@@ -79,6 +79,13 @@ def bind(
         looped=engine.looped,
         materialised_scores=engine.materialised_scores,
     )
+
+
+def bind(
+    setting: PhaseSetting, machine: Machine, n_sequences: Array, batch_axes: tuple[str, ...], engine: Engine
+) -> tuple[ShardedProgram, Sizes]:
+    """The program of a setting, and its sizes for one micro-batch of `n_sequences`."""
+    program = lower_phase(setting, batch_axes, engine)
     return program, Sizes(program, machine.mesh, [token_group(setting, n_sequences)])
 
 
@@ -140,6 +147,7 @@ def _price_prefix(
         pass_s=np.broadcast_to(pass_s, shape),
         latency_s=np.broadcast_to(pass_s * n_passes, shape),
         flop=np.broadcast_to(n_micro * pass_flop(prices) / setting.pp, shape),
+        n_batch_axes=np.full(shape, prefix),
         memory=MemoryBytes(
             **{
                 k: np.broadcast_to(getattr(memory, k), shape)
@@ -234,5 +242,6 @@ def _scatter(prices: list[PhasePrice], parts: list[NDArray[np.int64]], n: int) -
         pass_s=join([p.pass_s for p in prices]),
         latency_s=join([p.latency_s for p in prices]),
         flop=join([p.flop for p in prices]),
+        n_batch_axes=join([p.n_batch_axes.astype(np.float64) for p in prices]).astype(np.int64),
         memory=MemoryBytes(**{name: join([getattr(p.memory, name) for p in prices]) for name in names}),
     )

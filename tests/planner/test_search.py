@@ -327,7 +327,7 @@ def test_every_candidate_is_feasible_or_refused_with_a_reason(on: str) -> None:
 def test_a_kept_pair_is_enough_to_price_it_again() -> None:
     request = request_of("tpu-v4:2x2x1")
     for pair in search(request).pairs[:5]:
-        total = 0.0
+        total = pair.handoff_s
         for choice in (pair.prefill, pair.decode):
             mesh = meshes_in_order(request, choice.slice, choice.setting)[choice.mesh_index]
             total += priced(request, choice.slice, choice.setting, mesh, choice.batch, choice.n_microbatches).latency_s
