@@ -13,9 +13,10 @@ from ..simulator.cost.calibrated import Calibration, calibration_of
 from ..simulator.cost.machine import Machine, make_machine
 from ..simulator.cost.phases import PhasePrice, bind, model_flop_utilization, price_phase
 from ..simulator.cost.price import Engine, StepPrice, pass_time_s, price_pass
+from .priced import Choice
 from .request import PlanRequest
 from .result import Bound, MemoryShare, MeshSizes, PhasePlan, Plan, Source, StepShare
-from .search import Choice, Pair
+from .search import Pair
 from .space import wanted_meshes
 
 

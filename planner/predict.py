@@ -20,9 +20,10 @@ from ..validate.loads import PhaseSeconds, batch_at_once, closed_loop, full_queu
 from ..validate.measured_case import MeasuredCase
 from ..validate.metrics import Outcome, Quantities
 from .build import build_phase
+from .priced import Choice
 from .request import PlanRequest, make_request
 from .result import PhasePlan
-from .search import Choice, Found, Pair, search
+from .search import Found, Pair, search
 from .space import phase_cells
 
 # What GPU engines run unless a row says otherwise: Megatron's tensor parallel forms.

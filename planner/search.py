@@ -1,4 +1,4 @@
-"""Price everything a request allows, refuse what does not fit, rank the rest.
+"""Pair the phases a request allows, refuse what does not fit, rank the rest.
 
 Each phase is priced once as arrays; a candidate is a pair of phases. On one slice the two take turns over one resident
 copy of the weights, so they share mesh, stages, replicas, stored forms and formats; the cache of the decode batch stays
@@ -15,73 +15,15 @@ from numpy.typing import NDArray
 
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.units import format_bytes, format_seconds
-from ..models.forms import AXES, Form
-from ..models.layouts import LAYOUTS
+from ..models.forms import Form
 from ..models.params import kv_bytes_per_token
 from ..simulator.cost.handoff import cache_collectives, handoff_s
-from ..simulator.cost.machine import Machine, make_machine, take
-from ..simulator.cost.phases import PhaseSetting, lower_phase, price_phase
-from ..simulator.cost.price import Engine
-from ..simulator.types import PhaseName
+from ..simulator.cost.machine import make_machine
 from .pareto import pareto_indices
+from .priced import Choice, Groups, PricedCells, joined, price_slices
 from .request import PlanRequest
-from .space import Cells, formats_key, phase_cells
 
 _KEEP = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """One candidate of a phase: enough to price it again alone."""
-
-    setting: PhaseSetting
-    slice: Slice
-    mesh_index: int
-    batch: int
-    n_microbatches: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PricedCells:
-    """The candidates of one phase that share everything a pair must share; each array (n,).
-
-    `work_bytes` are activations and gathered weights, `chip_s` chip-seconds a request; `cache` numbers the form the cache
-    has in this phase.
-    """
-
-    origins: list[tuple[Cells, int]]
-    latency_s: NDArray[np.float64]
-    pass_s: NDArray[np.float64]
-    chip_s: NDArray[np.float64]
-    batch: NDArray[np.float64]
-    weights_bytes: NDArray[np.float64]
-    kv_bytes: NDArray[np.float64]
-    work_bytes: NDArray[np.float64]
-    cache: NDArray[np.int64]
-
-    def choice(self, i: int) -> Choice:
-        """Candidate `i` by itself."""
-        cells, j = self.origins[i]
-        return Choice(
-            setting=cells.setting,
-            slice=cells.slice,
-            mesh_index=int(cells.mesh[j]),
-            batch=int(cells.batch[j]),
-            n_microbatches=int(cells.n_microbatches[j]),
-        )
-
-    def take(self, index: NDArray[np.int64]) -> "PricedCells":
-        """Some of the candidates."""
-        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
-        return PricedCells(origins=[self.origins[i] for i in index], **columns)
-
-
-_COLUMNS = tuple(name for name in PricedCells.__dataclass_fields__ if name != "origins")
-
-
-def _joined(parts: list[PricedCells]) -> PricedCells:
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
-    return PricedCells(origins=[origin for part in parts for origin in part.origins], **columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +59,10 @@ def search(request: PlanRequest) -> Found:
     """Find the best pairs by the objective and the frontier of latency against chip-seconds."""
     started = time.perf_counter()
     found = Found()
-    prefill = {s: _price(request, s, "prefill", found) for s in request.slices}
-    decode = {s: _price(request, s, "decode", found) for s in request.decode_slices}
+    prefill = price_slices(request, request.slices, "prefill", found.rejected, found.cache_forms)
+    decode = price_slices(request, request.decode_slices, "decode", found.rejected, found.cache_forms)
+    phases = [cells for slices in (prefill, decode) for groups in slices.values() for cells in groups.values()]
+    found.n_phase_cells = sum(len(cells.batch) for cells in phases)
     if request.sharing != "separate":
         for slice_ in request.slices:
             _pair_on_one_slice(request, slice_, prefill[slice_], decode[slice_], found)
@@ -141,51 +85,6 @@ def rank(request: PlanRequest, pairs: list[Pair]) -> list[Pair]:
         "throughput": lambda p: (-p.requests_per_s, p.latency_s),
     }
     return sorted(pairs, key=keys[request.objective])
-
-
-Groups = dict[tuple[object, ...], PricedCells]
-
-
-def _price(request: PlanRequest, slice_: Slice, phase: PhaseName, found: Found) -> Groups:
-    """Price every candidate of a phase on a slice, grouped by what both phases of a pair must share."""
-    engine = request.calibration(slice_).engine
-    groups: dict[tuple[object, ...], list[PricedCells]] = {}
-    machines: dict[tuple[int, int], Machine] = {}
-    for cells in phase_cells(request, slice_, phase, engine, found.rejected):
-        setting = cells.setting
-        split = (setting.pp, setting.dp)
-        if split not in machines:
-            machines[split] = make_machine(slice_.chip, cells.meshes)
-        priced = _price_cells(cells, machines[split], engine, found)
-        found.n_phase_cells += len(cells.batch)
-        stored, formats = LAYOUTS[setting.layout].stored, formats_key(setting.formats)
-        for i in np.unique(cells.mesh):
-            shared = (*split, int(i), stored, setting.head_axes, formats, setting.page_size)
-            groups.setdefault(shared, []).append(priced.take(np.flatnonzero(cells.mesh == i)))
-    return {key: _joined(parts) for key, parts in groups.items()}
-
-
-def _price_cells(cells: Cells, machine: Machine, engine: Engine, found: Found) -> PricedCells:
-    """Price the candidates of one setting."""
-
-    def number(n_batch_axes: int) -> int:
-        form = lower_phase(cells.setting, AXES[:n_batch_axes], engine).cache.form
-        return found.cache_forms.setdefault(form, len(found.cache_forms))
-
-    on_mesh = take(machine, cells.mesh)
-    price = price_phase(cells.setting, on_mesh, cells.batch, engine, n_microbatches=cells.n_microbatches)
-    memory = price.memory
-    return PricedCells(
-        origins=[(cells, i) for i in range(len(cells.batch))],
-        latency_s=price.latency_s,
-        pass_s=price.pass_s,
-        chip_s=price.latency_s * cells.slice.n_chips / cells.batch,
-        batch=cells.batch,
-        weights_bytes=np.asarray(memory.weights),
-        kv_bytes=np.asarray(memory.kv_cache),
-        work_bytes=np.asarray(memory.activations + memory.gathered),
-        cache=np.array([number(n) for n in range(len(AXES) + 1)])[price.n_batch_axes],
-    )
 
 
 def _limit_bytes(request: PlanRequest, slice_: Slice) -> float:
@@ -233,8 +132,9 @@ def _resharding_s(
     each = np.zeros((len(forms), len(forms)))
     for a, b in product(np.unique(p.cache), np.unique(d.cache)):
         moves = cache_collectives(forms[a], forms[b])
-        latency[a, b] = float(handoff_s(setting, moves, machine, 0.0, engine))
-        each[a, b] = (float(handoff_s(setting, moves, machine, _MANY, engine)) - latency[a, b]) / _MANY
+        if moves:
+            latency[a, b] = float(handoff_s(setting, moves, machine, 0.0, engine))
+            each[a, b] = (float(handoff_s(setting, moves, machine, _MANY, engine)) - latency[a, b]) / _MANY
     where = np.ix_(p.cache, d.cache)
     return latency[where] + each[where] * (p.batch / setting.dp)[:, None]
 
@@ -364,7 +264,7 @@ def _fronts(request: PlanRequest, slice_: Slice, groups: Groups, found: Found) -
 
     fronts = []
     for kv, members in groupby(sorted(groups.values(), key=kv_of), key=kv_of):
-        cells = _joined(list(members))
+        cells = joined(list(members))
         limit = _limit_bytes(request, slice_)
         peak = cells.weights_bytes + cells.kv_bytes + cells.work_bytes
         _note_bytes(found, peak, limit, slice_)

@@ -1,6 +1,7 @@
 """The cache's way from the form prefill leaves it in to the form decode reads it in, on one slice."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from ...models.forms import Form
 from ...models.program import Collective, Tensor
@@ -13,6 +14,7 @@ from .phases import PhaseSetting, lower_phase
 from .price import Engine
 
 
+@cache
 def cache_collectives(before: Form, after: Form) -> tuple[Collective, ...]:
     """The collectives that bring one layer's cache from one form to the other; none where slices are enough.
 
@@ -22,10 +24,10 @@ def cache_collectives(before: Form, after: Form) -> tuple[Collective, ...]:
     >>> cache_collectives(parse_form("BSKQ"), parse_form("B_xyzSKQ"))
     ()
     """
-    cache = Tensor(name="cache", form=before, role="kv", copies=2)
+    held = Tensor(name="cache", form=before, role="kv", copies=2)
     return tuple(
         Collective(
-            name="hand over", kind=move.kind, axes=move.axes, tensors=(cache.at(move.before),), after=(move.after,)
+            name="hand over", kind=move.kind, axes=move.axes, tensors=(held.at(move.before),), after=(move.after,)
         )
         for move in reshard(before, after)
         if move.kind != "slice"
