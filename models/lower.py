@@ -6,6 +6,7 @@ The lowering says which einsums there are and in which form each needs its opera
 
 from functools import lru_cache
 
+from .builder import Builder, transposed
 from .description import Model
 from .forms import AXES, Form, without_axes
 from .layouts import AttentionSharding, Layout, get_layout
@@ -13,79 +14,11 @@ from .lifetimes import RESIDUAL, alive, buffers
 from .program import (
     Append,
     Attention,
-    Collective,
-    Matmul,
-    Pointwise,
     SendRecv,
     ShardedProgram,
     Step,
     Tensor,
 )
-from .reshard import reshard
-
-
-class _Builder:
-    """Collects steps and keeps the form each tensor has by now."""
-
-    def __init__(self, *, looped: bool) -> None:
-        self.steps: list[Step] = []
-        self._looped = looped
-
-    def bring(self, wanted: list[tuple[Tensor, Form]], *, partner: str | None = None) -> list[Tensor]:
-        """Add the moves that bring every tensor to its form; moves alike are fused into one collective."""
-        queues = [[move for move in reshard(tensor.form, form) if move.kind != "slice"] for tensor, form in wanted]
-        while any(queues):
-            head = next(queue[0] for queue in queues if queue)
-            fused = [i for i, q in enumerate(queues) if q and (q[0].kind, q[0].axes) == (head.kind, head.axes)]
-            moves = [queues[i].pop(0) for i in fused]
-            names = "+".join(wanted[i][0].name for i in fused)
-            self.steps.append(
-                Collective(
-                    name=f"{head.kind} {names}",
-                    kind=head.kind,
-                    axes=head.axes,
-                    tensors=tuple(wanted[i][0].at(move.before) for i, move in zip(fused, moves, strict=True)),
-                    after=tuple(move.after for move in moves),
-                    partner=partner,
-                    looped=self._looped and partner is not None and all(wanted[i][0].role == "weight" for i in fused),
-                )
-            )
-        return [tensor.at(form) for tensor, form in wanted]
-
-    def matmul(self, name: str, pairs: list[tuple[Tensor, Tensor]], outs: tuple[str, ...]) -> list[Tensor]:
-        """One einsum over `pairs` of (x, weight). As many `outs` as pairs; one `out` for all sums the products."""
-        made = [
-            Tensor(name=out, form=contract(x.form, w.form), copies=w.copies)
-            for (x, w), out in zip(pairs, outs, strict=False)
-        ]
-        xs = tuple(dict.fromkeys(x for x, _ in pairs))
-        self.steps.append(Matmul(name=name, x=xs, weights=tuple(w for _, w in pairs), outs=tuple(made)))
-        return made
-
-    def pointwise(self, name: str, reads: list[Tensor], writes: list[Tensor]) -> None:
-        self.steps.append(Pointwise(name=name, reads=tuple(reads), writes=tuple(writes)))
-
-
-def contract(x: Form, w: Form) -> Form:
-    """The form of the einsum of activations `x` and weight `w` over the dimensions they share.
-
-    >>> from shardwise.models.forms import parse_form
-    >>> str(contract(parse_form("BLE_x"), parse_form("E_xF_zy")))
-    'BLF_zy{x}'
-    """
-    shared = [dim for dim in w.letters if dim in x.letters]
-    for dim in shared:
-        if x.axes_of(dim) != w.axes_of(dim):
-            raise AssertionError(f"einsum of {x} and {w}: {dim} lies differently in the two")
-    kept = tuple(item for item in x.dims if item[0] not in shared)
-    new = tuple(item for item in w.dims if item[0] not in shared)
-    partial = tuple(axis for dim in shared for axis in w.axes_of(dim))
-    return Form(kept + new, partial)
-
-
-def _transposed(weight: Form) -> Form:
-    """W_out from W_in: E moves to the end."""
-    return Form((*weight.dims[1:], weight.dims[0]))
 
 
 class _Forms:
@@ -145,7 +78,7 @@ class _Lowering:
     def __init__(self, model: Model, layout: Layout, forms: _Forms, *, looped: bool, scores: bool) -> None:
         self.model, self.layout, self.forms, self.looped, self.scores = model, layout, forms, looped, scores
         up = 2 if model.gated else 1
-        stored, out = layout.stored, _transposed(layout.stored)
+        stored, out = layout.stored, transposed(layout.stored)
         per_head = forms.per_head
         self.weights = {
             "w_in": Tensor(name="w_in", form=stored, role="weight", copies=up),
@@ -158,7 +91,7 @@ class _Lowering:
     def block(self) -> tuple[Step, ...]:
         """One layer."""
         residual = Tensor(name=RESIDUAL, form=self.forms.residual)
-        b = _Builder(looped=self.looped)
+        b = Builder(looped=self.looped)
         if self.model.block == "parallel":
             x = self._normed(b, residual, "", "project")
             q, kv, h = self._project(b, x, ("w_q", "w_kv", "w_in"), "project", ("q", "kv", "hidden"))
@@ -176,9 +109,9 @@ class _Lowering:
             self._merge(b, [(h, "w_out")], "ffn out", "ffn update", residual)
         return tuple(b.steps)
 
-    def _weight(self, b: _Builder, names: tuple[str, ...], partner: str) -> list[Tensor]:
+    def _weight(self, b: Builder, names: tuple[str, ...], partner: str) -> list[Tensor]:
         """The weights as their einsum takes them; gathered in one collective if the layout says so."""
-        used, out = self.layout.used, _transposed(self.layout.used)
+        used, out = self.layout.used, transposed(self.layout.used)
         per_head = self.forms.per_head
         goal = {
             "w_in": used,
@@ -189,7 +122,7 @@ class _Lowering:
         }
         return b.bring([(self.weights[name], goal[name]) for name in names], partner=partner)
 
-    def _normed(self, b: _Builder, residual: Tensor, which: str, partner: str) -> Tensor:
+    def _normed(self, b: Builder, residual: Tensor, which: str, partner: str) -> Tensor:
         """Norm where E is least cut: in the residual's form if E is whole there, else gathered to the entry's.
 
         What is still cut there has its statistics gathered (N: each chip's sum of squares, for layernorm also its sum)
@@ -210,9 +143,7 @@ class _Lowering:
         """The entry's form for what has the residual's dimensions."""
         return Form(tuple(item for item in self.forms.entry.dims if item[0] in residual.form.letters))
 
-    def _project(
-        self, b: _Builder, x: Tensor, names: tuple[str, ...], name: str, outs: tuple[str, ...]
-    ) -> list[Tensor]:
+    def _project(self, b: Builder, x: Tensor, names: tuple[str, ...], name: str, outs: tuple[str, ...]) -> list[Tensor]:
         """Enter the tensor-parallel region: gather x, multiply, and sum what is partial into the declared forms."""
         weights = self._weight(b, names, name)
         (x,) = b.bring([(x, self.forms.entry)], partner=name)
@@ -224,7 +155,7 @@ class _Lowering:
         }
         return b.bring([(tensor, goal[tensor.name]) for tensor in made], partner=name)
 
-    def _attend(self, b: _Builder, q: Tensor, kv: Tensor) -> Tensor:
+    def _attend(self, b: Builder, q: Tensor, kv: Tensor) -> Tensor:
         """Rotate, append, exchange, attend, exchange back."""
         if self.model.positions == "rope":
             b.pointwise("rotate", [q, kv], [q, kv])
@@ -244,12 +175,12 @@ class _Lowering:
         dims = (*(item for item in q.form.dims if item[0] != "Q"), ("S", cache.form.axes_of("S")))
         return Tensor(name="scores", form=Form(dims))
 
-    def _activate(self, b: _Builder, h: Tensor) -> Tensor:
+    def _activate(self, b: Builder, h: Tensor) -> Tensor:
         activated = Tensor(name="activated", form=h.form)
         b.pointwise("activation", [h], [activated])
         return activated
 
-    def _merge(self, b: _Builder, parts: list[tuple[Tensor, str]], name: str, update: str, residual: Tensor) -> None:
+    def _merge(self, b: Builder, parts: list[tuple[Tensor, str]], name: str, update: str, residual: Tensor) -> None:
         """Leave the tensor-parallel region: multiply, add equal partial sums, reduce once, add the residual."""
         weights = self._weight(b, tuple(weight for _, weight in parts), name)
         exits = [
@@ -291,7 +222,7 @@ class _Lowering:
     def last_weights(self) -> tuple[Tensor, ...]:
         """The final norm and the output matrix; a tied one is the lookup table where both lie alike."""
         model, matrix, table = self.model, self.unembedding(), self.embedding()
-        one = model.tied_embeddings and _transposed(matrix.form) == table.form
+        one = model.tied_embeddings and transposed(matrix.form) == table.form
         found = [table if one else matrix]
         if model.biases.logits:
             form = self._vector("V", matrix.form.axes_of("V"))
@@ -321,7 +252,7 @@ class _Lowering:
 
     def embed(self) -> tuple[Step, ...]:
         """Look up what this chip's part of the table holds; where the vocabulary is cut, the parts are summed."""
-        b = _Builder(looped=self.looped)
+        b = Builder(looped=self.looped)
         table = self.embedding().form
         found = Form((("B", ()), ("L", ()), ("E", table.axes_of("E"))), table.axes_of("V"))
         rows = Tensor(name="embedded", form=found)
@@ -331,7 +262,7 @@ class _Lowering:
 
     def unembed(self) -> tuple[Step, ...]:
         """Final norm of each sequence's last position, vocabulary-parallel logits, greedy choice over the shards."""
-        b = _Builder(looped=self.looped)
+        b = Builder(looped=self.looped)
         dims = tuple(item for item in self.forms.residual.dims if item[0] != "L")
         last = Tensor(name="last", form=Form(dims))
         if self.model.final_norm:

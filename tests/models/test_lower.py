@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from shardwise.models.builder import contract
 from shardwise.models.catalogue import load_models
 from shardwise.models.description import Model
 from shardwise.models.forms import AXES, Form, parse_form, without_axes
 from shardwise.models.layouts import ATTENTION_SHARDINGS, LAYOUTS, AttentionSharding, get_layout, parse_layout_pair
-from shardwise.models.lower import contract, lower
+from shardwise.models.lower import lower
 from shardwise.models.params import n_params
 from shardwise.models.program import (
     Append,
