@@ -187,7 +187,7 @@ def _result(request: PlanRequest, found: Found, plans: tuple[Plan, ...], frontie
         rejected=dict(sorted(found.rejected.items())),
         nearest_miss=nearest_miss(request, found),
         n_candidates=found.n_candidates,
-        seconds=found.seconds,
+        wall_s=found.wall_s,
     )
 
 

@@ -153,7 +153,7 @@ class PlanResult(BaseModel):
     rejected: dict[str, int] = Field(default_factory=dict)
     nearest_miss: str | None = None
     n_candidates: int
-    seconds: float
+    wall_s: float
 
     @property
     def best(self) -> Plan:

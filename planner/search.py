@@ -52,7 +52,7 @@ class Found:
     least_over_bytes: tuple[float, str] = (np.inf, "")
     least_ttft_s: float = np.inf
     least_tpot_s: float = np.inf
-    seconds: float = 0.0
+    wall_s: float = 0.0
 
 
 def search(request: PlanRequest) -> Found:
@@ -73,7 +73,7 @@ def search(request: PlanRequest) -> Found:
         latency = np.array([pair.latency_s for pair in found.frontier])
         chip = np.array([pair.chip_s for pair in found.frontier])
         found.frontier = [found.frontier[i] for i in pareto_indices(latency, chip)]
-    found.seconds = time.perf_counter() - started
+    found.wall_s = time.perf_counter() - started
     return found
 
 

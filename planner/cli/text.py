@@ -127,7 +127,7 @@ def _origin(phase: PhasePlan) -> str:
 
 def print_refusals(result: PlanResult) -> None:
     """What was tried and what was refused, counted, on stderr."""
-    typer.echo(f"{result.n_candidates:,} candidates priced in {result.seconds:.2f} s", err=True)
+    typer.echo(f"{result.n_candidates:,} candidates priced in {result.wall_s:.2f} s", err=True)
     for reason, count in sorted(result.rejected.items(), key=lambda item: -item[1]):
         typer.echo(f"  refused {count:>9,}: {reason}", err=True)
     if result.nearest_miss is not None:
