@@ -58,7 +58,10 @@ class Torus(BaseModel):
 
 
 class Switch(BaseModel):
-    """Every chip reaches every other of its domain at full port speed (NVSwitch), or over PCIe."""
+    """A domain of chips: around a switch, on PCIe, or each wired to each other (mesh).
+
+    Behind a switch a chip reaches any other at its full rate; in a mesh every pair has an equal part of it.
+    """
 
     model_config = _STRICT
     kind: Literal["switch", "pcie", "mesh"]

@@ -8,6 +8,7 @@ graph.
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -185,8 +186,8 @@ def wraps(link: Torus, shape: tuple[int, ...]) -> tuple[bool, ...]:
 def build_graph(slice_: Slice) -> "nx.Graph[Any]":
     """The slice as a graph: chips, switches, network ports; an edge knows bytes/s in each direction.
 
-    Chips are coordinate tuples; a node's switch is ``("switch", node)``, a chip's network port ``("nic", *chip)``, the
-    fat tree (full bisection) one vertex ``("fabric",)``.
+    Chips are coordinate tuples; a node's switch is ``("switch", node)`` (in a mesh its chips are wired in pairs instead),
+    a chip's network port ``("nic", *chip)``, the fat tree (full bisection) one vertex ``("fabric",)``.
     """
     import networkx as nx
 
@@ -201,7 +202,13 @@ def build_graph(slice_: Slice) -> "nx.Graph[Any]":
     graph: nx.Graph[Any] = nx.Graph()
     port = slice_.chip.scale_out_bytes_per_s
     for node, i in itertools.product(*(range(n) for n in slice_.shape)):
-        graph.add_edge((node, i), ("switch", node), bytes_per_s=link.bytes_per_s.value)
+        graph.add_node((node, i))
+        if link.kind == "mesh":
+            pair = link.bytes_per_s.value / (link.domain_chips - 1)
+            for j in range(i):
+                graph.add_edge((node, i), (node, j), bytes_per_s=pair)
+        else:
+            graph.add_edge((node, i), ("switch", node), bytes_per_s=link.bytes_per_s.value)
         if slice_.shape[0] > 1 and port is not None:
             graph.add_edge((node, i), ("nic", node, i), bytes_per_s=port.value)
             graph.add_edge(("nic", node, i), ("fabric",), bytes_per_s=port.value)
@@ -303,7 +310,7 @@ def _switch_meshes(slice_: Slice, pp: int, dp: int) -> list[Mesh]:
     port = _port_bytes_per_s(slice_)
     if (per_node % tp and tp % per_node) or (port is None and (tp > per_node or stages_cross)):
         return []
-    stage_rate = port if stages_cross and port is not None else _switch_bytes_per_s(slice_)
+    stage_rate = port if stages_cross and port is not None else _inside_bytes_per_s(slice_, [tp] if pp > 1 else [])
     meshes = []
     for x, y in itertools.product(_divisors(tp), repeat=2):
         if tp % (x * y):
@@ -326,9 +333,12 @@ def _switch_meshes(slice_: Slice, pp: int, dp: int) -> list[Mesh]:
     return meshes
 
 
-def _switch_bytes_per_s(slice_: Slice) -> float:
-    """Rate of a chip's port into its node, read off the graph."""
-    return float(build_graph(slice_).edges[(0, 0), ("switch", 0)]["bytes_per_s"])
+def _inside_bytes_per_s(slice_: Slice, peers: Sequence[int]) -> float:
+    """Rate of chip 0 to others of its node together, read off the graph: its port, or its wires to each of them."""
+    graph = build_graph(slice_)
+    if ("switch", 0) in graph:
+        return float(graph.edges[(0, 0), ("switch", 0)]["bytes_per_s"])
+    return float(sum(graph.edges[(0, 0), (0, peer)]["bytes_per_s"] for peer in peers))
 
 
 def _port_bytes_per_s(slice_: Slice) -> float | None:
@@ -348,7 +358,7 @@ def _switch_axis(slice_: Slice, stride: int, size: int) -> AxisLinks | None:
     if size % inner or (stride < per_node and per_node % stride):
         return None
     outer = size // inner
-    graph, rate = build_graph(slice_), _switch_bytes_per_s(slice_)
+    graph, rate = build_graph(slice_), _inside_bytes_per_s(slice_, [stride * i for i in range(1, inner)])
     return AxisLinks(
         inner=inner,
         outer=outer,

@@ -248,3 +248,12 @@ def test_every_chip_of_the_catalogue_has_a_slice_of_one(chip: str) -> None:
 def test_what_is_no_pool_is_refused_with_a_way_out(text: str, says: str) -> None:
     with pytest.raises(SpecError, match=says):
         parse_pool(text)
+
+
+def test_chips_wired_in_pairs_have_their_wires_to_the_group_alone() -> None:
+    # MI300X: 448 GB/s to seven others, 64 GB/s to each (AMD Instinct MI300X platform data sheet)
+    assert _mesh("mi300x:8", (8, 1, 1)).x.inner_bytes_per_s == pytest.approx(448e9)
+    assert _mesh("mi300x:8", (4, 1, 1), dp=2).x.inner_bytes_per_s == pytest.approx(3 * 64e9)
+    pair = _mesh("mi300x:8", (2, 1, 1), pp=4)
+    assert (pair.x.inner_bytes_per_s, pair.x.inner_hops) == (pytest.approx(64e9), 1)
+    assert pair.stage_bytes_per_s == pytest.approx(64e9)
