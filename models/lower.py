@@ -59,13 +59,13 @@ class _Forms:
 
     def _attention_form(self, attention: AttentionSharding, dim: str, positions: str, axes: tuple[str, ...]) -> Form:
         """Queries (dim H, positions L) or cached keys and values (K, S) during attention."""
-        token_axes = self.residual.axes_of("B")
-        batch: tuple[str, ...] = token_axes
+        batch = self.residual.axes_of("B")
         cut: dict[str, tuple[str, ...]] = {dim: (), positions: ()}
-        if attention == "heads":
-            cut[dim] = tuple(a for a in self.layout.hidden.axes_of("F") if a in axes)
-        elif attention == "batch":
+        if attention == "batch":
             batch = tuple(a for a in AXES if a in self._batch_axes)
+        if attention != "context":
+            # axes that do not divide the batch go on cutting the heads
+            cut[dim] = tuple(a for a in self.layout.hidden.axes_of("F") if a in axes and a not in batch)
         elif positions == "S":
             cut["S"] = tuple(a for a in AXES if a not in self.layout.token_axes)
         order = ("B", positions, dim, "Q")

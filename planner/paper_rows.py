@@ -30,7 +30,7 @@ from .result import Plan, PlanResult
 
 Verdict = Literal["holds", "differs", "printed"]
 
-_MODEL, _SLICE, _CHIPS = "palm-540b", "tpu-v4:4x4x4", 64
+_MODEL, _SLICE, _CHIPS, _SMALLEST_AXIS = "palm-540b", "tpu-v4:4x4x4", 64, 4
 _BATCHES = tuple(2**i for i in range(11))
 # The axes a model's heads are cut over if they are to divide on 64 chips unpadded: 48 over 16.
 _FEWER_AXES = ("y", "z")
@@ -202,14 +202,14 @@ def _one_copy(report: Reproduction) -> Finding:
 
 def _decode_attention(report: Reproduction) -> Finding:
     chosen = {batch: _plan(1, batch).decode.attention for batch in _BATCHES}
-    holds = all(attention == "batch" for batch, attention in chosen.items() if batch >= _CHIPS)
+    holds = all(attention == "batch" for batch, attention in chosen.items() if batch >= _SMALLEST_AXIS)
     return Finding(holds=holds, ours=_runs(chosen))
 
 
 def _prefill_attention(report: Reproduction) -> Finding:
-    """Batches up to the smallest that could be cut over the slice whole."""
+    """A short batch has fewer sequences than the smallest axis has chips: cutting it brings nothing."""
     chosen = {batch: _plan(batch, 512).prefill.attention for batch in _BATCHES if batch <= 512}
-    holds = all(attention == "heads" for batch, attention in chosen.items() if batch < _CHIPS)
+    holds = all(attention == "heads" for batch, attention in chosen.items() if batch < _SMALLEST_AXIS)
     return Finding(holds=holds, ours=_runs(chosen))
 
 
