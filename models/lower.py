@@ -57,6 +57,17 @@ class _Forms:
             dims += [(dim, tuple(a for a in held if a in axes)), ("Q", ())] if letter == "F" else [(letter, held)]
         return Form(tuple(dims), form.partial)
 
+    def matrices(self, w_in: Form) -> dict[str, Form]:
+        """Each matrix of a block where the first of the feed-forward network has the form `w_in`."""
+        w_out = transposed(w_in)
+        return {
+            "w_in": w_in,
+            "w_out": w_out,
+            "w_q": self.per_head(w_in, "H"),
+            "w_kv": self.per_head(w_in, "K"),
+            "w_o": self.per_head(w_out, "H"),
+        }
+
     def _attention_form(self, attention: AttentionSharding, dim: str, positions: str, axes: tuple[str, ...]) -> Form:
         """Queries (dim H, positions L) or cached keys and values (K, S) during attention."""
         batch = self.residual.axes_of("B")
@@ -78,14 +89,10 @@ class _Lowering:
     def __init__(self, model: Model, layout: Layout, forms: _Forms, *, looped: bool, scores: bool) -> None:
         self.model, self.layout, self.forms, self.looped, self.scores = model, layout, forms, looped, scores
         up = 2 if model.gated else 1
-        stored, out = layout.stored, transposed(layout.stored)
-        per_head = forms.per_head
+        copies = {"w_in": up, "w_kv": 2}
         self.weights = {
-            "w_in": Tensor(name="w_in", form=stored, role="weight", copies=up),
-            "w_out": Tensor(name="w_out", form=out, role="weight"),
-            "w_q": Tensor(name="w_q", form=per_head(stored, "H"), role="weight"),
-            "w_kv": Tensor(name="w_kv", form=per_head(stored, "K"), role="weight", copies=2),
-            "w_o": Tensor(name="w_o", form=per_head(out, "H"), role="weight"),
+            name: Tensor(name=name, form=form, role="weight", copies=copies.get(name, 1))
+            for name, form in forms.matrices(layout.stored).items()
         }
 
     def block(self) -> tuple[Step, ...]:
@@ -111,15 +118,7 @@ class _Lowering:
 
     def _weight(self, b: Builder, names: tuple[str, ...], partner: str) -> list[Tensor]:
         """The weights as their einsum takes them; gathered in one collective if the layout says so."""
-        used, out = self.layout.used, transposed(self.layout.used)
-        per_head = self.forms.per_head
-        goal = {
-            "w_in": used,
-            "w_out": out,
-            "w_q": per_head(used, "H"),
-            "w_kv": per_head(used, "K"),
-            "w_o": per_head(out, "H"),
-        }
+        goal = self.forms.matrices(self.layout.used)
         return b.bring([(self.weights[name], goal[name]) for name in names], partner=partner)
 
     def _normed(self, b: Builder, residual: Tensor, which: str, partner: str) -> Tensor:

@@ -66,7 +66,6 @@ def plan(
     ----------
     [Pope2022] sections 3 and 4.
     """
-    extra = {} if memory_share is None else {"memory_share": memory_share}
     request = make_request(
         model,
         on,
@@ -90,7 +89,7 @@ def plan(
         objective=objective,
         engine=engine,
         bound=bound,
-        **extra,
+        memory_share=memory_share,
     )
     if top < 1:
         raise SpecError(f"top={top} must be at least 1")
@@ -162,13 +161,15 @@ def answer(request: PlanRequest, *, top: int) -> PlanResult:
     if found.n_candidates == 0 and request.is_pinned:
         raise SpecError(_nothing_to_price(request, found))
     chosen = _different(found.pairs)[:top]
-    plans = tuple(build_plan(request, pair, rank) for rank, pair in enumerate(chosen, start=1))
+    return _result(request, found, _checked(request, chosen), _checked(request, _thinned(found.frontier)))
+
+
+def _checked(request: PlanRequest, pairs: list[Pair]) -> tuple[Plan, ...]:
+    """Pairs written out in their order, each against its certificate."""
+    plans = tuple(build_plan(request, pair, rank) for rank, pair in enumerate(pairs, start=1))
     for made in plans:
         check_plan(request, made)
-    frontier = tuple(build_plan(request, pair, rank) for rank, pair in enumerate(_thinned(found.frontier), start=1))
-    for made in frontier:
-        check_plan(request, made)
-    return _result(request, found, plans, frontier)
+    return plans
 
 
 def _result(request: PlanRequest, found: Found, plans: tuple[Plan, ...], frontier: tuple[Plan, ...]) -> PlanResult:

@@ -11,13 +11,13 @@ from ..hardware_specs.prices import price_usd_per_h
 from ..models.sizes import batch_axes, padded_heads
 from ..simulator.cost.calibrated import Calibration, calibration_of
 from ..simulator.cost.machine import Machine, make_machine
-from ..simulator.cost.phases import PhasePrice, bind, model_flop_utilization, price_phase
+from ..simulator.cost.memory import MEMORY_PARTS
+from ..simulator.cost.phases import PhasePrice, bind, microbatch_sequences, model_flop_utilization, price_phase
 from ..simulator.cost.price import Engine, StepPrice, pass_time_s, price_pass
-from .priced import Choice
 from .request import PlanRequest
 from .result import Bound, MemoryShare, MeshSizes, PhasePlan, Plan, Source, StepShare
 from .search import Pair
-from .space import wanted_meshes
+from .space import Choice, wanted_meshes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ def _price(request: PlanRequest, choice: Choice, engine: Engine) -> _Priced:
     price = price_phase(
         setting, machine, np.array([float(choice.batch)]), engine, n_microbatches=float(choice.n_microbatches)
     )
-    sequences = math.ceil(math.ceil(choice.batch / setting.dp) / choice.n_microbatches)
+    sequences = int(microbatch_sequences(setting, choice.batch, choice.n_microbatches))
     axes = batch_axes(mesh.sizes, sequences)
     program, sizes = bind(setting, machine, float(sequences), axes, engine)
     steps = price_pass(program, sizes, setting.formats, machine, engine, pp=setting.pp)
@@ -181,11 +181,8 @@ def _interval(
 def _memory(request: PlanRequest, choice: Choice, priced: _Priced) -> MemoryShare:
     memory = priced.price.memory
     return MemoryShare(
-        weights=float(np.ravel(memory.weights)[0]),
-        kv_cache=float(np.ravel(memory.kv_cache)[0]),
-        activations=float(np.ravel(memory.activations)[0]),
-        gathered=float(np.ravel(memory.gathered)[0]),
-        limit=choice.slice.chip.hbm_bytes.value * request.memory_share,
+        **{name: float(np.ravel(getattr(memory, name))[0]) for name in MEMORY_PARTS},
+        limit=request.limit_bytes(choice.slice),
     )
 
 

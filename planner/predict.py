@@ -1,9 +1,9 @@
 """A measured case predicted: what its row fixes is kept, what it leaves open the planner chooses."""
 
 import math
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.chip import Chip, Torus
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.errors import SpecError
-from ..hardware_specs.units import format_bytes
 from ..simulator.cost.engines import engine_of_framework
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
@@ -20,11 +19,10 @@ from ..validate.loads import PhaseSeconds, batch_at_once, closed_loop, full_queu
 from ..validate.measured_case import MeasuredCase
 from ..validate.metrics import Outcome, Quantities
 from .build import build_phase
-from .priced import Choice
-from .request import PlanRequest, make_request
+from .request import MAX_BATCH, PlanRequest, make_request
 from .result import PhasePlan
-from .search import Found, Pair, search
-from .space import phase_cells
+from .search import Found, Pair, note_bytes, search
+from .space import Choice, phase_cells
 
 # What GPU engines run unless a row says otherwise: Megatron's tensor parallel forms.
 _SWITCH_LAYOUT = "ws-1d-allreduce/heads"
@@ -200,8 +198,9 @@ def _build_pair(request: PlanRequest, pair: Pair) -> tuple[PhasePlan, PhasePlan]
 
 
 def _with_batches(request: PlanRequest, prefill: tuple[int, ...], decode: tuple[int, ...]) -> PlanRequest:
-    if max(*prefill, *decode) > 65536:
-        raise SpecError(f"a batch of {max(*prefill, *decode)} is over the limit of 65536")
+    largest = max(*prefill, *decode)
+    if largest > MAX_BATCH:
+        raise SpecError(f"a batch of {largest} is over the limit of {MAX_BATCH}")
     return replace(request, prefill_batches=prefill, decode_batches=decode)
 
 
@@ -219,47 +218,31 @@ def _why_not(found: Found, what: str) -> str:
     return f"no layout can run {what}: {'; '.join(sorted(found.rejected)) or 'no mesh has these degrees'}"
 
 
-@dataclass(slots=True, kw_only=True)
-class _Best:
-    """The quickest candidate of one phase so far."""
-
-    choice: Choice | None = None
-    seconds: float = math.inf
-    over: tuple[float, str] = (math.inf, "")
-
-
 def _best_phase(request: PlanRequest, phase: PhaseName, what: str) -> Choice:
     """The candidate of one phase that fits and takes least time a sequence, whatever the other phase would be."""
-    best, refused = _Best(), Counter[str]()
-    for slice_ in request.slices:
-        _improve(best, request, slice_, phase, refused)
-    if best.choice is None:
-        raise SpecError(_why_not(Found(rejected=refused, least_over_bytes=best.over), what))
-    return best.choice
+    found = Found()
+    best = min(
+        (quickest for slice_ in request.slices for quickest in _quickest(request, slice_, phase, found)),
+        key=itemgetter(0),
+        default=None,
+    )
+    if best is None:
+        raise SpecError(_why_not(found, what))
+    return best[1]
 
 
-def _improve(best: _Best, request: PlanRequest, slice_: Slice, phase: PhaseName, refused: Counter[str]) -> None:
-    engine = request.calibration(slice_).engine
-    limit = slice_.chip.hbm_bytes.value * request.memory_share
-    for cells in phase_cells(request, slice_, phase, engine, refused):
+def _quickest(request: PlanRequest, slice_: Slice, phase: PhaseName, found: Found) -> Iterator[tuple[float, Choice]]:
+    """Of each set of candidates on a slice the quickest that fits, behind its seconds a sequence."""
+    engine, limit = request.calibration(slice_).engine, request.limit_bytes(slice_)
+    for cells in phase_cells(request, slice_, phase, engine, found.rejected):
         machine = take(make_machine(slice_.chip, cells.meshes), cells.mesh)
         price = price_phase(cells.setting, machine, cells.batch, engine, n_microbatches=cells.n_microbatches)
         total = np.asarray(price.memory.total)
         seconds = np.where(total <= limit, price.latency_s / cells.batch, np.inf)
         i = int(np.argmin(seconds))
-        over = float(total.min())
-        if over - limit < best.over[0]:
-            needs = f"{format_bytes(over)} per chip on {slice_}, {format_bytes(limit)} may be used"
-            best.over = (over - limit, needs)
-        if seconds[i] < best.seconds:
-            best.seconds = float(seconds[i])
-            best.choice = Choice(
-                setting=cells.setting,
-                slice=slice_,
-                mesh_index=int(cells.mesh[i]),
-                batch=int(cells.batch[i]),
-                n_microbatches=int(cells.n_microbatches[i]),
-            )
+        note_bytes(found, total, limit, slice_)
+        if np.isfinite(seconds[i]):
+            yield float(seconds[i]), cells.choice(i)
 
 
 def _outcome(case: MeasuredCase, chip: Chip, n_chips: int, replicas: _Replicas) -> Outcome:

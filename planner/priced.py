@@ -19,21 +19,10 @@ from ..simulator.cost.phases import PhaseSetting, lower_phase, price_phase
 from ..simulator.cost.price import Engine
 from ..simulator.types import PhaseName
 from .request import PlanRequest
-from .space import Cells, formats_key, phase_cells
+from .space import Cells, Choice, formats_key, phase_cells
 
 # Candidates of one array: long enough that numpy does the work, short enough to stay in cache.
 _CHUNK = 8192
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """One candidate of a phase: enough to price it again alone."""
-
-    setting: PhaseSetting
-    slice: Slice
-    mesh_index: int
-    batch: int
-    n_microbatches: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +46,7 @@ class PricedCells:
     def choice(self, i: int) -> Choice:
         """Candidate `i` by itself."""
         cells, j = self.origins[i]
-        return Choice(
-            setting=cells.setting,
-            slice=cells.slice,
-            mesh_index=int(cells.mesh[j]),
-            batch=int(cells.batch[j]),
-            n_microbatches=int(cells.n_microbatches[j]),
-        )
+        return cells.choice(j)
 
     def take(self, index: NDArray[np.int64]) -> "PricedCells":
         """Some of the candidates."""

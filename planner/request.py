@@ -19,7 +19,8 @@ from ..simulator.types import Slo, Workload
 from .result import Objective
 
 Sharing = Literal["shared", "separate", "either"]
-_MAX_BATCH = 65536
+MAX_BATCH = 65536
+_MAX_PAGE_SIZE = 65536
 DEFAULT_BATCHES = tuple(2**i for i in range(13))
 
 
@@ -71,6 +72,10 @@ class PlanRequest:
         """Whether the request allows so many stages and replicas."""
         return self.pp in (None, pp) and self.dp in (None, dp)
 
+    def limit_bytes(self, slice_: Slice) -> float:
+        """Bytes a plan may fill on each chip of a slice."""
+        return slice_.chip.hbm_bytes.value * self.memory_share
+
     def engine_name(self, slice_: Slice) -> str:
         """The engine profile that runs a slice of this request."""
         return self.engine or default_engine(slice_.chip)
@@ -104,7 +109,7 @@ def make_request(
     objective: Objective | None = None,
     engine: str | None = None,
     bound: bool = False,
-    memory_share: float = DEFAULT_MEMORY_SHARE,
+    memory_share: float | None = None,
 ) -> PlanRequest:
     """Check what a user wrote and make a request of it.
 
@@ -120,8 +125,9 @@ def make_request(
     slo = Slo(ttft_s=ttft_s, tpot_s=tpot_s)
     if engine is not None:
         get_engine(engine)
-    if not (math.isfinite(memory_share) and 0 < memory_share <= 1):
-        raise SpecError(f"memory share {memory_share} must lie in (0, 1]")
+    share = DEFAULT_MEMORY_SHARE if memory_share is None else memory_share
+    if not (math.isfinite(share) and 0 < share <= 1):
+        raise SpecError(f"memory share {share} must lie in (0, 1]")
     for name, value in (("tp", tp), ("pp", pp), ("dp", dp)):
         if value is not None and value < 1:
             raise SpecError(f"{name}={value} must be at least 1")
@@ -154,7 +160,7 @@ def make_request(
         objective=objective or ("cost" if ttft_s is not None or tpot_s is not None else "latency"),
         engine=engine,
         bound=bound,
-        memory_share=memory_share,
+        memory_share=share,
     )
 
 
@@ -174,8 +180,8 @@ def check_context(model: Model, workload: Workload) -> None:
 def _batches(name: str, batch: int | None) -> tuple[int, ...]:
     if batch is None:
         return DEFAULT_BATCHES
-    if not 1 <= batch <= _MAX_BATCH:
-        raise SpecError(f"{name} {batch} must lie between 1 and {_MAX_BATCH}")
+    if not 1 <= batch <= MAX_BATCH:
+        raise SpecError(f"{name} {batch} must lie between 1 and {MAX_BATCH}")
     return (batch,)
 
 
@@ -212,8 +218,8 @@ def _activations(weight: DType, native: DType) -> DType:
 def _page_sizes(page_size: int | Sequence[int]) -> tuple[int, ...]:
     sizes = (page_size,) if isinstance(page_size, int) else tuple(page_size)
     for size in sizes:
-        if not 1 <= size <= 65536:
-            raise SpecError(f"page size {size} must lie between 1 (contiguous) and 65536 tokens")
+        if not 1 <= size <= _MAX_PAGE_SIZE:
+            raise SpecError(f"page size {size} must lie between 1 (contiguous) and {_MAX_PAGE_SIZE} tokens")
     return sizes
 
 

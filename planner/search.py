@@ -20,8 +20,9 @@ from ..models.params import kv_bytes_per_token
 from ..simulator.cost.handoff import cache_collectives, handoff_s
 from ..simulator.cost.machine import make_machine
 from .pareto import pareto_indices
-from .priced import Choice, Groups, PricedCells, joined, price_slices
+from .priced import Groups, PricedCells, joined, price_slices
 from .request import PlanRequest
+from .space import Choice
 
 _KEEP = 64
 
@@ -87,13 +88,9 @@ def rank(request: PlanRequest, pairs: list[Pair]) -> list[Pair]:
     return sorted(pairs, key=keys[request.objective])
 
 
-def _limit_bytes(request: PlanRequest, slice_: Slice) -> float:
-    return slice_.chip.hbm_bytes.value * request.memory_share
-
-
 def _pair_on_one_slice(request: PlanRequest, slice_: Slice, prefill: Groups, decode: Groups, found: Found) -> None:
     """Every pair that shares a resident copy of the weights on one slice."""
-    limit = _limit_bytes(request, slice_)
+    limit = request.limit_bytes(slice_)
     for key, p in prefill.items():
         if key not in decode:
             continue
@@ -104,7 +101,7 @@ def _pair_on_one_slice(request: PlanRequest, slice_: Slice, prefill: Groups, dec
         kv = np.maximum(p.kv_bytes[:, None], d.kv_bytes[None, :])
         peak = p.weights_bytes[:, None] + kv + np.maximum(p.work_bytes[:, None], d.work_bytes[None, :])
         fits = _refuse(found, "out of memory", allowed, peak > limit)
-        _note_bytes(found, peak[allowed], limit, slice_)
+        note_bytes(found, peak[allowed], limit, slice_)
         ok = _within_limits(request, p, d, fits, found)
         handoff = _resharding_s(request, slice_, p, d, found)
         chip = p.chip_s[:, None] + d.chip_s[None, :] + handoff * slice_.n_chips / p.batch[:, None]
@@ -145,7 +142,7 @@ def _refuse(found: Found, reason: str, candidates: NDArray[np.bool_], failing: N
     return candidates & ~failing
 
 
-def _note_bytes(found: Found, peak: NDArray[np.float64], limit: float, slice_: Slice) -> None:
+def note_bytes(found: Found, peak: NDArray[np.float64], limit: float, slice_: Slice) -> None:
     """Remember the candidate that came nearest to fitting."""
     least = float(np.min(peak, initial=np.inf))
     if least - limit < found.least_over_bytes[0]:
@@ -265,9 +262,9 @@ def _fronts(request: PlanRequest, slice_: Slice, groups: Groups, found: Found) -
     fronts = []
     for kv, members in groupby(sorted(groups.values(), key=kv_of), key=kv_of):
         cells = joined(list(members))
-        limit = _limit_bytes(request, slice_)
+        limit = request.limit_bytes(slice_)
         peak = cells.weights_bytes + cells.kv_bytes + cells.work_bytes
-        _note_bytes(found, peak, limit, slice_)
+        note_bytes(found, peak, limit, slice_)
         fits = np.flatnonzero(peak <= limit)
         if request.sharing == "separate":
             found.n_candidates += len(peak) - len(fits)

@@ -23,6 +23,17 @@ _MAX_MICROBATCHES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One candidate of a phase: enough to price it again alone."""
+
+    setting: PhaseSetting
+    slice: Slice
+    mesh_index: int
+    batch: int
+    n_microbatches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cells:
     """Candidates of one phase that share a setting: `mesh` indexes `meshes`, one entry a candidate."""
 
@@ -32,6 +43,16 @@ class Cells:
     mesh: NDArray[np.int64]
     batch: NDArray[np.float64]
     n_microbatches: NDArray[np.float64]
+
+    def choice(self, i: int) -> Choice:
+        """Candidate `i` by itself."""
+        return Choice(
+            setting=self.setting,
+            slice=self.slice,
+            mesh_index=int(self.mesh[i]),
+            batch=int(self.batch[i]),
+            n_microbatches=int(self.n_microbatches[i]),
+        )
 
 
 def phase_cells(

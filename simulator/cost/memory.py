@@ -31,6 +31,9 @@ class MemoryBytes:
         return self.weights + self.kv_cache + self.activations + self.gathered
 
 
+MEMORY_PARTS = tuple(MemoryBytes.__dataclass_fields__)
+
+
 def weight_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats, *, pp: int = 1) -> Array:
     """Resident weights of the fullest stage: its layers, and what the ends of the model hold."""
     layers = ceil_div(float(program.model.n_layers), pp)

@@ -18,7 +18,7 @@ from ...models.sizes import Array, Sizes, TokenGroup, batch_prefix, ceil_div
 from ...models.work import Formats
 from ..types import PhaseName, Workload
 from .machine import Machine, take
-from .memory import MemoryBytes, memory_bytes
+from .memory import MEMORY_PARTS, MemoryBytes, memory_bytes
 from .price import Engine, StepPrice, pass_flop, pass_time_s, price_pass
 
 
@@ -68,6 +68,11 @@ def token_group(setting: PhaseSetting, n_sequences: Array) -> TokenGroup:
     return TokenGroup(n_sequences=n_sequences, new_tokens=1.0, past_tokens=work.mean_decode_past)
 
 
+def microbatch_sequences(setting: PhaseSetting, batch: Array, n_microbatches: Array) -> Array:
+    """Sequences of one micro-batch of one replica, the fullest where they do not divide."""
+    return ceil_div(ceil_div(batch, setting.dp), n_microbatches)
+
+
 def lower_phase(setting: PhaseSetting, batch_axes: tuple[str, ...], engine: Engine) -> ShardedProgram:
     """The program of a setting."""
     return lower(
@@ -107,7 +112,7 @@ def price_phase(
     """
     n = len(batch)
     n_micro = np.broadcast_to(np.asarray(n_microbatches, np.float64), (n,))
-    sequences = np.asarray(ceil_div(ceil_div(batch, setting.dp), n_micro), np.float64)
+    sequences = np.asarray(microbatch_sequences(setting, batch, n_micro), np.float64)
     prefix = np.broadcast_to(batch_prefix(machine.mesh, sequences), (n,))
     parts = [np.flatnonzero(prefix == length) for length in np.unique(prefix)]
     if len(parts) == 1:
@@ -148,12 +153,7 @@ def _price_prefix(
         latency_s=np.broadcast_to(pass_s * n_passes, shape),
         flop=np.broadcast_to(n_micro * pass_flop(prices) / setting.pp, shape),
         n_batch_axes=np.full(shape, prefix),
-        memory=MemoryBytes(
-            **{
-                k: np.broadcast_to(getattr(memory, k), shape)
-                for k in ("weights", "kv_cache", "activations", "gathered")
-            }
-        ),
+        memory=MemoryBytes(**{name: np.broadcast_to(getattr(memory, name), shape) for name in MEMORY_PARTS}),
     )
 
 
@@ -237,11 +237,10 @@ def _scatter(prices: list[PhasePrice], parts: list[NDArray[np.int64]], n: int) -
             out[index] = values
         return out
 
-    names = ("weights", "kv_cache", "activations", "gathered")
     return PhasePrice(
         pass_s=join([p.pass_s for p in prices]),
         latency_s=join([p.latency_s for p in prices]),
         flop=join([p.flop for p in prices]),
         n_batch_axes=join([p.n_batch_axes.astype(np.float64) for p in prices]).astype(np.int64),
-        memory=MemoryBytes(**{name: join([getattr(p.memory, name) for p in prices]) for name in names}),
+        memory=MemoryBytes(**{name: join([getattr(p.memory, name) for p in prices]) for name in MEMORY_PARTS}),
     )
