@@ -1,0 +1,231 @@
+"""A plan as something that serves: its replicas with their step times, caches and prices."""
+
+from dataclasses import dataclass, field
+
+from ..hardware_specs.catalogue import get_chip
+from ..hardware_specs.cluster import Mesh, meshes, parse_pool
+from ..hardware_specs.dtypes import parse_dtype
+from ..hardware_specs.errors import SpecError
+from ..hardware_specs.prices import price_usd_per_h
+from ..models.catalogue import get_model
+from ..models.description import Model
+from ..models.forms import AXES
+from ..models.params import kv_bytes_per_token
+from ..models.work import Formats
+from ..simulator.cost.calibrated import calibration_of
+from ..simulator.cost.capacity import cache_pages, work_bytes
+from ..simulator.cost.machine import make_machine
+from ..simulator.cost.phases import PhaseSetting
+from ..simulator.cost.step_time import PhasedSteps, PhaseRun, is_one_program
+from ..simulator.engine.deployment import Autoscaling, Deployment, EngineOptions, Failures, Pool, ReplicaSpec, Role
+from ..simulator.types import Workload
+from .request import MAX_BATCH
+from .result import PhasePlan, Plan, PlanResult, WorkloadShape
+
+# What engines run at a time unless told otherwise: vLLM's --max-num-seqs, and the paper's decode tier.
+_SEQUENCES = 256
+_TIER_SEQUENCES = 64
+# What a pass of chunked prefill holds in vLLM unless told otherwise (--max-num-batched-tokens).
+_TOKEN_BUDGET = 2048
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingOptions:
+    """How a plan is put to serve.
+
+    Parameters
+    ----------
+    replicas : copies of the model in place of the plan's; prefill and decode pools have theirs
+    max_sequences : requests a replica serves at a time; None for 256, or the plan's batch where that is larger
+    token_budget : tokens of a pass of chunked prefill
+    step_scale : every step time is multiplied by this
+    """
+
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    router: str = "least-outstanding"
+    replicas: int | None = None
+    prefill_replicas: int | None = None
+    decode_replicas: int | None = None
+    max_sequences: int | None = None
+    token_budget: int = _TOKEN_BUDGET
+    step_scale: float = 1.0
+    autoscaling: Autoscaling | None = None
+    failures: Failures | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse counts that are none."""
+        for name in ("replicas", "prefill_replicas", "decode_replicas", "max_sequences", "token_budget"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= MAX_BATCH:
+                raise SpecError(f"{name.replace('_', ' ')} {value} must lie between 1 and {MAX_BATCH}")
+        if not 0.0 < self.step_scale < 1e3:
+            raise SpecError(f"step scale {self.step_scale} must lie between 0 and 1000")
+
+
+def pick_plan(result: PlanResult, rank: int) -> Plan:
+    """The plan of a rank.
+
+    Raises
+    ------
+    SpecError : there is none
+    """
+    plans = {plan.rank: plan for plan in result.plans}
+    if rank not in plans:
+        raise SpecError(f"no plan of rank {rank}; the file has {sorted(plans) or 'none'}")
+    return plans[rank]
+
+
+def deploy(
+    result: PlanResult, options: ServingOptions, *, rank: int = 1, model: Model | None = None
+) -> Deployment:
+    """Put one plan of a result to serve.
+
+    Parameters
+    ----------
+    model : where the plan's model is none of the catalogue
+
+    Raises
+    ------
+    SpecError : the plan cannot serve that way, with the way out
+    """
+    plan, described = pick_plan(result, rank), model or get_model(result.model)
+    return Deployment(
+        pools=_pools(plan, described, result.workload, options),
+        options=options.engine,
+        router=options.router,
+        failures=options.failures,
+    )
+
+
+def _pools(plan: Plan, model: Model, shape: WorkloadShape, options: ServingOptions) -> tuple[Pool, ...]:
+    name = options.engine.scheduler.name
+    if plan.shared and name != "disaggregated":
+        spec = _replica(plan.prefill, plan.decode, model, shape, options)
+        n = options.replicas or plan.decode.dp
+        return (Pool(replica=spec, n_replicas=n, autoscaling=options.autoscaling),)
+    if options.autoscaling is not None:
+        raise SpecError("autoscaling is for replicas that serve both phases; leave it out, or plan without --decode-on")
+    counts = _split(plan, options)
+    roles: tuple[tuple[Role, PhasePlan, int], ...] = (
+        ("prefill", plan.prefill, counts[0]),
+        ("decode", plan.decode, counts[1]),
+    )
+    pools = []
+    for role, phase, n in roles:
+        # a decode replica reads prompts too, where a sequence has to be computed again
+        spec = _replica(phase, plan.decode if plan.shared or role == "decode" else phase, model, shape, options)
+        pools.append(Pool(replica=spec, n_replicas=n, role=role))
+    return tuple(pools)
+
+
+def _split(plan: Plan, options: ServingOptions) -> tuple[int, int]:
+    """Replicas for prefill and for decode."""
+    given = (options.prefill_replicas, options.decode_replicas)
+    if not plan.shared:
+        return given[0] or plan.prefill.dp, given[1] or plan.decode.dp
+    total = options.replicas or plan.decode.dp
+    if given != (None, None):
+        prefill = given[0] or max(total - (given[1] or 0), 1)
+        return prefill, given[1] or max(total - prefill, 1)
+    if total < 2:
+        raise SpecError(
+            "disaggregated serving needs a pool for each phase, and this plan has one replica; plan with --decode-on or "
+            "--dp 2, or say --prefill-replicas and --decode-replicas"
+        )
+    return total // 2, total - total // 2
+
+
+def _replica(
+    prefill: PhasePlan, decode: PhasePlan, model: Model, shape: WorkloadShape, options: ServingOptions
+) -> ReplicaSpec:
+    """One copy of the model as the engine knows it."""
+    reads, writes = phase_run(prefill, model, shape), phase_run(decode, model, shape)
+    scheduler, n_chips = options.engine.scheduler, decode.tp * decode.pp
+    sequences = options.max_sequences or _usual_sequences(scheduler.name, decode)
+    tokens = _pass_tokens(prefill, shape, options)
+    work = max(work_bytes(reads, tokens=float(tokens)), work_bytes(writes, tokens=float(sequences)))
+    free = decode.memory.limit - decode.memory.weights - work
+    n_pages = cache_pages(writes, free_bytes=free, page_tokens=decode.page_size)
+    if n_pages < 1:
+        raise SpecError(
+            f"{tokens} tokens a pass leave no memory for the cache: of {decode.memory.limit:.4g} bytes weights take "
+            f"{decode.memory.weights:.4g} and the pass {work:.4g}; take a smaller --token-budget or more chips"
+        )
+    chip, dollars = get_chip(decode.chip), price_usd_per_h(decode.chip)
+    return ReplicaSpec(
+        steps=PhasedSteps(
+            reads,
+            writes,
+            max_sequences=sequences,
+            mixes=is_one_program(reads, writes),
+            stage_shares=_stage_shares(model.n_layers, decode.pp),
+            scale=options.step_scale,
+        ),
+        n_pages=n_pages,
+        page_tokens=decode.page_size,
+        max_sequences=sequences,
+        token_budget=options.token_budget,
+        max_context=model.max_context,
+        n_chips=n_chips,
+        kv_bytes_per_token=kv_bytes_per_token(model, parse_dtype(decode.kv_dtype).bytes_per_element),
+        port_bytes_per_s=None if chip.scale_out_bytes_per_s is None else n_chips * chip.scale_out_bytes_per_s.value,
+        usd_per_h=None if dollars is None else n_chips * dollars.usd_per_h,
+        rated_w=None if chip.tdp_w is None else n_chips * chip.tdp_w.value,
+        chip_label=f"{decode.chip}:{n_chips}",
+    )
+
+
+def _pass_tokens(prefill: PhasePlan, shape: WorkloadShape, options: ServingOptions) -> int:
+    """Tokens of the largest pass there must be memory for: the budget, whole prompts, or a whole batch of them."""
+    scheduler = options.engine.scheduler.name
+    if scheduler == "static":
+        return shape.input_tokens * max(prefill.batch // prefill.dp, 1)
+    whole = scheduler in ("orca", "vllm", "two-tier")
+    return max(options.token_budget, shape.input_tokens) if whole else options.token_budget
+
+
+def _usual_sequences(scheduler: str, decode: PhasePlan) -> int:
+    batch = max(decode.batch // decode.dp, 1)
+    return {"static": batch, "two-tier": _TIER_SEQUENCES}.get(scheduler, max(batch, _SEQUENCES))
+
+
+def _stage_shares(n_layers: int, pp: int) -> tuple[float, ...]:
+    """Layers of each stage over all layers; the first stages have one more where they do not divide."""
+    layers = [n_layers // pp + (stage < n_layers % pp) for stage in range(pp)]
+    return tuple(n / n_layers for n in layers)
+
+
+def phase_run(phase: PhasePlan, model: Model, shape: WorkloadShape) -> PhaseRun:
+    """A phase of a plan as the cost model prices it: one replica, on the mesh the plan names."""
+    mesh = _mesh(phase)
+    is_bound = all(step.source == "bound" for step in phase.breakdown)
+    setting = PhaseSetting(
+        model=model,
+        phase=phase.phase,
+        layout=phase.ffn,
+        attention=phase.attention,
+        formats=Formats(
+            weights=parse_dtype(phase.weights),
+            activations=parse_dtype(phase.activations),
+            kv=parse_dtype(phase.kv_dtype),
+        ),
+        workload=Workload(input_tokens=shape.input_tokens, output_tokens=shape.output_tokens),
+        head_axes=AXES if phase.head_shards == phase.tp else AXES[1:],
+        pp=phase.pp,
+        page_size=phase.page_size,
+    )
+    chip = get_chip(phase.chip)
+    return PhaseRun(
+        setting=setting,
+        machine=make_machine(chip, [mesh]),
+        sizes=mesh.sizes,
+        engine=calibration_of(chip, phase.engine, bound=is_bound).engine,
+    )
+
+
+def _mesh(phase: PhasePlan) -> Mesh:
+    """The mesh a plan names, found again on its slice."""
+    sizes = (phase.mesh.x, phase.mesh.y, phase.mesh.z)
+    for mesh in meshes(parse_pool(phase.slice)[0], phase.pp, phase.dp):
+        if mesh.sizes == sizes and mesh.mapping == phase.mapping:
+            return mesh
+    raise SpecError(f"{phase.slice} has no mesh {sizes} wired as {phase.mapping!r}; make the plan again")

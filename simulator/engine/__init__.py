@@ -1,0 +1,1 @@
+"""Serving as a discrete-event simulation: replicas, schedulers, routers, links."""

@@ -1,0 +1,1 @@
+"""Where requests come from: synthetic arrivals and lengths, and traces of real traffic."""
