@@ -15,30 +15,36 @@ if TYPE_CHECKING:
     from .models.catalogue import get_model
     from .planner.api import estimate, plan
     from .planner.result import PhasePlan, Plan, PlanResult
+    from .planner.serving import simulate
     from .planner.version import __version__
+    from .simulator.report import Report
 
 _HOMES = {
     "PhasePlan": "planner.result",
     "Plan": "planner.result",
     "PlanResult": "planner.result",
+    "Report": "simulator.report",
     "SpecError": "hardware_specs.errors",
     "__version__": "planner.version",
     "estimate": "planner.api",
     "get_chip": "hardware_specs.catalogue",
     "get_model": "models.catalogue",
     "plan": "planner.api",
+    "simulate": "planner.serving",
 }
 
 __all__ = [
     "PhasePlan",
     "Plan",
     "PlanResult",
+    "Report",
     "SpecError",
     "__version__",
     "estimate",
     "get_chip",
     "get_model",
     "plan",
+    "simulate",
 ]
 
 

@@ -28,6 +28,7 @@ _TIER_SEQUENCES = 64
 # What a pass of chunked prefill holds in vLLM unless told otherwise (--max-num-batched-tokens).
 _TOKEN_BUDGET = 2048
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOptions:
     """How a plan is put to serve.
@@ -74,9 +75,7 @@ def pick_plan(result: PlanResult, rank: int) -> Plan:
     return plans[rank]
 
 
-def deploy(
-    result: PlanResult, options: ServingOptions, *, rank: int = 1, model: Model | None = None
-) -> Deployment:
+def deploy(result: PlanResult, options: ServingOptions, *, rank: int = 1, model: Model | None = None) -> Deployment:
     """Put one plan of a result to serve.
 
     Parameters

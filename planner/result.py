@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..models.layouts import AttentionSharding
 from ..simulator.cost.roofline import step_time_s
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class PhasePlan(BaseModel):
     batch: int
     n_microbatches: int
     ffn: str
-    attention: str
+    attention: AttentionSharding
     head_shards: int
     n_heads_padded: int
     weights: str

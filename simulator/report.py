@@ -73,6 +73,7 @@ class Summary(BaseModel):
     wall_s: float
     seed: int
     partial: bool
+    saturation: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +279,11 @@ class Report:
 
     def _spans(self) -> list[dict[str, Any]]:
         c, spans = self.columns, []
-        parts = (("wait", "arrival_s", "scheduled_s"), ("prefill", "scheduled_s", "first_token_s"), ("decode", "first_token_s", "finish_s"))
+        parts = (
+            ("wait", "arrival_s", "scheduled_s"),
+            ("prefill", "scheduled_s", "first_token_s"),
+            ("decode", "first_token_s", "finish_s"),
+        )
         for i in np.flatnonzero(self._is("finished")):
             for name, start, end in parts:
                 ends = (("b", c[start][i]), ("e", c[end][i]))

@@ -16,6 +16,7 @@ from .plan import plan
 from .reproduce import reproduce
 from .score import score
 from .show import show
+from .simulate import simulate
 
 app = typer.Typer(
     name="shardwise",
@@ -45,7 +46,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (plan, estimate, explain, score, reproduce, calibrate, show):
+for _command in (plan, estimate, explain, simulate, score, reproduce, calibrate, show):
     app.command()(guarded(_command))
 
 

@@ -29,6 +29,8 @@ Engine = Annotated[
 ]
 Bound = Annotated[bool, typer.Option("--bound", help="Price by the roofline alone, without any fit.")]
 MemoryShare = Annotated[float | None, typer.Option("--memory-share", help="Part of HBM a plan may fill.")]
+Ttft = Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, e.g. 500ms.")]
+Tpot = Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, e.g. 50ms.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in SI units.")]
 
 

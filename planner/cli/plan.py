@@ -26,8 +26,8 @@ def plan(
     pp: opt.Pp = None,
     dp: opt.Dp = None,
     mesh: opt.Mesh = None,
-    ttft: Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, e.g. 500ms.")] = None,
-    tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, e.g. 50ms.")] = None,
+    ttft: opt.Ttft = None,
+    tpot: opt.Tpot = None,
     objective: Annotated[
         str | None, typer.Option("--objective", help="latency (default), cost (default with a limit) or throughput.")
     ] = None,

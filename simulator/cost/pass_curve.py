@@ -5,6 +5,7 @@ part), and attention, which grows with the pairs of queries and keys and with th
 lines between the points of a grid; attention is the larger of two lines, as in the program.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,9 +118,7 @@ def _parts(
 ) -> _Parts:
     """Price a pass of one token group and take attention and the last part out of it."""
     program = lower_phase(setting, batch_axes, engine)
-    prices = price_pass(
-        program, Sizes(program, machine.mesh, [group]), setting.formats, machine, engine, pp=setting.pp
-    )
+    prices = price_pass(program, Sizes(program, machine.mesh, [group]), setting.formats, machine, engine, pp=setting.pp)
     names = {step.name for step in program.block if isinstance(step, Attention)}
     attention = [price for price in prices if price.part == "block" and price.name in names]
     others = [price for price in prices if price.part != "block" or price.name not in names]
@@ -156,7 +155,7 @@ def pass_curve(setting: PhaseSetting, machine: Machine, engine: Engine, batch_ax
     ----------
     machine : one mesh
     """
-    n = float(np.prod([machine.mesh[axis] for axis in batch_axes], initial=1.0))
+    n = math.prod(float(machine.mesh[axis]) for axis in batch_axes)
     grid = _grid(n)
     tokens = _parts(
         setting, machine, engine, batch_axes, TokenGroup(n_sequences=n, new_tokens=grid / n, past_tokens=0.0)
@@ -219,4 +218,3 @@ def decode_curve(setting: PhaseSetting, machine: Machine, engine: Engine, max_se
         memory_s=tuple(memory.tolist()),
         memory_s_per_token=tuple(slope.tolist()),
     )
-

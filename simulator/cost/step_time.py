@@ -182,4 +182,3 @@ def is_one_program(prefill: PhaseRun, decode: PhaseRun, *, rel_tol: float = 1e-9
 
 
 _COMPARED_SEQUENCES = 64
-

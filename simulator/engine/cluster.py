@@ -76,9 +76,7 @@ class Cluster:
         index = len(self.replicas)
         outside = Outside(finished=self._finished, hand_over=self._hand_over, fetch=self._fetch)
         rng = np.random.default_rng(self._drafts_seed.spawn(1)[0])
-        replica = Replica(
-            self.env, index, pool.replica, pool.role, self.deployment.options, outside, self.gaps, rng
-        )
+        replica = Replica(self.env, index, pool.replica, pool.role, self.deployment.options, outside, self.gaps, rng)
         self.replicas.append(replica)
         self.paid_s.append([paid_from_s, math.inf])
         self._pool_of.append(place)
@@ -202,7 +200,9 @@ class Cluster:
         if not serving:
             self._homeless.append(request)
             return
-        matched = [replica.matched_tokens(request) for replica in serving] if request.block_hashes else [0] * len(serving)
+        matched = (
+            [replica.matched_tokens(request) for replica in serving] if request.block_hashes else [0] * len(serving)
+        )
         chosen = self._router(serving, matched, self._turns[place], self._routing_rng) if len(serving) > 1 else 0
         self._turns[place] += 1
         serving[chosen].submit(request)

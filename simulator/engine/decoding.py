@@ -214,7 +214,9 @@ class SpeculativeDecoding:
         done, pages, tokens = [], 0, 0
         for i, request in enumerate(list(self._requests.values())):
             most = self._draft_tokens + 1
-            n = min(most if accepted is None else min(int(accepted[i]), most), request.output_tokens - request.output_done)
+            n = min(
+                most if accepted is None else min(int(accepted[i]), most), request.output_tokens - request.output_done
+            )
             before = pages_of(request.computed_tokens, self._page)
             request.output_done += n
             request.computed_tokens += n

@@ -122,7 +122,9 @@ class Autoscaling:
     def __post_init__(self) -> None:
         """Refuse what cannot be kept."""
         if not 1 <= self.least <= self.most:
-            raise SpecError(f"autoscaling between {self.least} and {self.most} replicas: at least 1, and no more than the most")
+            raise SpecError(
+                f"autoscaling between {self.least} and {self.most} replicas: at least 1, and no more than the most"
+            )
         if not (self.target_outstanding > 0 and self.startup_s >= 0 and self.interval_s > 0):
             raise SpecError("autoscaling needs a target and an interval above 0, and a start-up delay of at least 0")
 
@@ -145,7 +147,9 @@ class Failures:
     def __post_init__(self) -> None:
         """Refuse times that are none."""
         if not (self.chip_mtbf_s > 0 and self.repair_s >= 0):
-            raise SpecError(f"failures need an MTBF above 0 and a repair of at least 0 s, not {self.chip_mtbf_s} and {self.repair_s}")
+            raise SpecError(
+                f"failures need an MTBF above 0 and a repair of at least 0 s, not {self.chip_mtbf_s} and {self.repair_s}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,9 +88,14 @@ class Lane:
             self.process.interrupt()
 
     def _wants_head(self) -> bool:
-        """Whether the head of the queue could come in at the next step."""
-        waiting = self._replica.waiting
-        return bool(waiting) and (self._scheduler.preempts_by_order or self._admits(waiting.head))
+        """Whether the head of the queue could come in at the next step, with the pages set aside for later ones."""
+        waiting, work = self._replica.waiting, self._work
+        if not waiting or work is None:
+            return False
+        if self._scheduler.preempts_by_order:
+            return True
+        spare = work.pages - self.decoding.pages_for(self._steps_by_now(work))
+        return self._admits(waiting.head, spare_pages=spare)
 
     def fetched(self, request: Request) -> None:
         """The cache of a request has come over the network."""
@@ -139,16 +144,20 @@ class Lane:
             self._work, self._may_stop = None, False
             self._commit(work)
 
-    def _cut_short(self, work: Work) -> float:
-        """End a run of decode steps with the one under way; when that is."""
+    def _steps_by_now(self, work: Work) -> int:
+        """Decode steps of a run that are done once the one under way is."""
         steps = self._replica.spec.steps
         low, high = 0, work.steps
         while high - low > 1:
             middle = (low + high) // 2
             done_s = work.start_s + steps.decode_s(work.sequences, work.context_tokens, middle)
             low, high = (low, middle) if done_s >= self._env.now else (middle, high)
-        work.steps = high
-        work.pass_s = steps.decode_s(work.sequences, work.context_tokens, high)
+        return high
+
+    def _cut_short(self, work: Work) -> float:
+        """End a run of decode steps with the one under way; when that is."""
+        work.steps = self._steps_by_now(work)
+        work.pass_s = self._replica.spec.steps.decode_s(work.sequences, work.context_tokens, work.steps)
         return work.start_s + work.pass_s
 
     # -- deciding
@@ -159,15 +168,14 @@ class Lane:
         self._fetched.clear()
         turn = self._scheduler.rule(self._view())
         gave_way = turn.decodes and self._make_room()
+        pages = self._take_pages(1) if turn.decodes else 0
         readers = [] if gave_way else self._readers(turn.prompt_tokens, turn.max_prompts, turn.splits_prompts)
-        steps = pages = 0
-        if self.decoding.n and (turn.decodes or not readers):
-            if not turn.decodes:
-                self._make_room()
-            if self.decoding.n:
-                steps = 1 if readers else self._most_steps()
-                pages = self.decoding.pages_for(steps)
-                self._pool.take(pages)
+        steps = int(turn.decodes and self.decoding.n > 0)
+        if not readers:
+            self._pool.give_back(pages)
+            self._make_room()
+            steps = self._most_steps() if self.decoding.n else 0
+            pages = self._take_pages(steps)
         if not readers and not steps and not self._host_s:
             return None
         return Work(
@@ -178,6 +186,12 @@ class Lane:
             sequences=self.decoding.n + len(self._held),
             context_tokens=self.decoding.context_tokens + self._held_context,
         )
+
+    def _take_pages(self, steps: int) -> int:
+        """Pages for decode steps, set aside before anybody else can have them."""
+        pages = self.decoding.pages_for(steps) if steps and self.decoding.n else 0
+        self._pool.take(pages)
+        return pages
 
     def _view(self) -> View:
         return View(
@@ -194,7 +208,7 @@ class Lane:
         gave_way = False
         while self.decoding.n and self.decoding.pages_for(1) > self._pool.free_pages:
             self._preempt(self._last_in_order())
-            gave_way = True
+            self._replica.is_short = gave_way = True
         return gave_way
 
     def _last_in_order(self) -> Request:
@@ -246,24 +260,25 @@ class Lane:
         return readers
 
     def _may_enter(self) -> bool:
-        """Whether the head of the queue can be served now, pushing out who may be pushed out for it."""
-        waiting = self._replica.waiting
+        """Whether the head of the queue can be served now, pushing out who may be pushed out for it.
+
+        Once the pages have run out nobody comes in until a request is done: whoever gave way would come back to give way again.
+        """
         self._put_late_behind()
-        head = waiting.head
+        head = self._replica.waiting.head
+        if self._replica.is_short and self._replica.n_running and not self._is_urgent(head):
+            return False
         while not self._admits(head):
-            if not (self._scheduler.preempts_by_order and self._gives_way_to(head)):
+            if not self._is_urgent(head):
                 return False
+            self._preempt(self._last_in_order())
         return True
 
-    def _gives_way_to(self, head: Request) -> bool:
-        """Preempt the last in order if it is less urgent than the one that waits."""
-        if not (self.reading or self.decoding.n):
+    def _is_urgent(self, head: Request) -> bool:
+        """Whether somebody here has to give way to the one that waits."""
+        if not self._scheduler.preempts_by_order or not (self.reading or self.decoding.n):
             return False
-        last = self._last_in_order()
-        if last.priority <= head.priority:
-            return False
-        self._preempt(last)
-        return True
+        return head.priority < self._last_in_order().priority
 
     def _put_late_behind(self) -> None:
         """Requests that can no longer be in time wait behind those that can."""
@@ -273,9 +288,9 @@ class Lane:
         while not waiting.head_is_behind and self._env.now > waiting.head.arrival_s + limit_s:
             waiting.push(waiting.pop(), behind=True)
 
-    def _admits(self, request: Request) -> bool:
-        """Whether there is a place and room in the cache."""
-        return self.n_requests < self._max_sequences and self._replica.has_room(request)
+    def _admits(self, request: Request, *, spare_pages: int = 0) -> bool:
+        """Whether there is a place, and room in the cache once `spare_pages` more are free."""
+        return self.n_requests < self._max_sequences and self._replica.has_room(request, spare_pages=spare_pages)
 
     def _enter(self, request: Request) -> int:
         """Take a request in; prompt tokens it has to read here."""

@@ -32,11 +32,6 @@ class View:
     token_budget: int
     step_tokens: int
 
-    @property
-    def free_places(self) -> int:
-        """Requests that may still come in."""
-        return self.max_sequences - self.n_reading - self.n_decoding
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
@@ -104,27 +99,30 @@ def static_rule(view: View) -> Turn:
 
 def orca_rule(view: View) -> Turn:
     """Whole prompts join the decode step as soon as there is a place."""
-    return Turn(prompt_tokens=UNLIMITED, max_prompts=view.free_places, splits_prompts=False, decodes=True)
+    return Turn(prompt_tokens=UNLIMITED, max_prompts=view.max_sequences, splits_prompts=False, decodes=True)
 
 
 def prefill_first_rule(view: View) -> Turn:
     """Whole prompts up to the budget before anything is decoded."""
     return Turn(
-        prompt_tokens=view.token_budget, max_prompts=view.free_places, splits_prompts=False, decodes=view.n_waiting == 0
+        prompt_tokens=view.token_budget,
+        max_prompts=view.max_sequences,
+        splits_prompts=False,
+        decodes=view.n_waiting == 0,
     )
 
 
 def chunked_rule(view: View) -> Turn:
     """The decode step first; what the budget leaves is filled with parts of prompts."""
     left = max(view.token_budget - view.step_tokens, 0)
-    return Turn(prompt_tokens=left, max_prompts=view.free_places, splits_prompts=True, decodes=True)
+    return Turn(prompt_tokens=left, max_prompts=view.max_sequences, splits_prompts=True, decodes=True)
 
 
 def two_tier_rule(view: View) -> Turn:
     """One prompt at a time, at the least latency; decode fills up behind it."""
     return Turn(
         prompt_tokens=UNLIMITED,
-        max_prompts=min(1, view.free_places),
+        max_prompts=1,
         splits_prompts=False,
         decodes=view.n_waiting == 0,
     )

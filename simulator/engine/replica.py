@@ -46,6 +46,7 @@ class Replica:
     Parameters
     ----------
     index : its place among all replicas
+    is_short : its pages have run out, and no request was done since
     gaps : where the time between tokens is recorded
     """
 
@@ -77,6 +78,7 @@ class Replica:
 
     def _start(self) -> None:
         """Begin with an empty cache."""
+        self.is_short = False
         spec, options = self.spec, self.options
         self.pool = KvPool(n_pages=spec.n_pages, page_tokens=spec.page_tokens, caches_prefixes=options.prefix_caching)
         self.waiting = WaitingQueue(options.scheduler.order)
@@ -152,12 +154,12 @@ class Replica:
             tokens = request.known_tokens
         return pages_of(tokens, self.spec.page_tokens)
 
-    def has_room(self, request: Request) -> bool:
-        """Whether the cache has the pages a request needs to come in."""
+    def has_room(self, request: Request, *, spare_pages: int = 0) -> bool:
+        """Whether the cache has the pages a request needs to come in, with `spare_pages` beside the free ones."""
         matched = self._matched(request)
         shared = request.block_hashes[:matched]
         own = self._pages_to_enter(request) - matched * self._block_pages(request)
-        return own + self.pool.idle_pages_of(shared) <= self.pool.free_pages
+        return own + self.pool.idle_pages_of(shared) <= self.pool.free_pages + spare_pages
 
     def _block_pages(self, request: Request) -> int:
         return request.block_tokens // self.spec.page_tokens
@@ -197,6 +199,7 @@ class Replica:
 
     def finished(self, request: Request) -> None:
         """A request is answered."""
+        self.is_short = False
         self.n_outstanding -= 1
         self._outside.finished(request)
 

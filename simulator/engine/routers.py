@@ -26,9 +26,7 @@ class ReplicaView(Protocol):
 Router = Callable[[Sequence[ReplicaView], Sequence[int], int, np.random.Generator], int]
 
 
-def round_robin(
-    replicas: Sequence[ReplicaView], matched: Sequence[int], turn: int, rng: np.random.Generator
-) -> int:
+def round_robin(replicas: Sequence[ReplicaView], matched: Sequence[int], turn: int, rng: np.random.Generator) -> int:
     """Each in turn."""
     return turn % len(replicas)
 

@@ -119,7 +119,9 @@ class Modulated:
         """Refuse states that are none."""
         sane = len(self.rates_per_s) == len(self.dwells_s) > 0 and all(d > 0 for d in self.dwells_s)
         if not sane or min(self.rates_per_s) < 0 or max(self.rates_per_s) <= 0:
-            raise SpecError("a modulated process needs a rate and a dwell above 0 for each of its states, and one rate above 0")
+            raise SpecError(
+                "a modulated process needs a rate and a dwell above 0 for each of its states, and one rate above 0"
+            )
 
     @property
     def mean_rate_per_s(self) -> float:
@@ -187,4 +189,3 @@ def parse_process(text: str, rate_per_s: float, burstiness: float = 1.0) -> Arri
     if text == "even":
         return Even(rate_per_s=rate_per_s)
     raise SpecError(f"arrivals {text!r} are unknown; choose poisson, gamma or even")
-

@@ -80,7 +80,9 @@ class LogNormal:
         """Refuse what is no distribution."""
         _check_tokens(input_mean=self.input_mean, output_mean=self.output_mean)
         if not (0.0 <= self.input_cv < 100.0 and 0.0 <= self.output_cv < 100.0):
-            raise SpecError(f"coefficients of variation {self.input_cv} and {self.output_cv} must lie between 0 and 100")
+            raise SpecError(
+                f"coefficients of variation {self.input_cv} and {self.output_cv} must lie between 0 and 100"
+            )
 
     def sample(self, rng: np.random.Generator, n: int) -> tuple[Tokens, Tokens]:
         """Drawn apart for input and output, whole and at least 1."""
@@ -142,6 +144,7 @@ def _pair(path: Path, line: int, row: dict[str, str]) -> tuple[int, int]:
     except (TypeError, ValueError) as error:
         raise SpecError(f"{path}, line {line}: {error}") from error
     if min(n_in, n_out) < 1:
-        raise SpecError(f"{path}, line {line}: {n_in} input and {n_out} output tokens; a request has at least one of each")
+        raise SpecError(
+            f"{path}, line {line}: {n_in} input and {n_out} output tokens; a request has at least one of each"
+        )
     return n_in, n_out
-

@@ -65,7 +65,9 @@ class ClosedLoop:
         """Refuse what is no loop."""
         _check_count(self.n_requests)
         if self.n_users < 1 or not (math.isfinite(self.think_s) and self.think_s >= 0):
-            raise SpecError(f"{self.n_users} users who think {self.think_s} s: at least one user, and a time of at least 0")
+            raise SpecError(
+                f"{self.n_users} users who think {self.think_s} s: at least one user, and a time of at least 0"
+            )
 
     def requests(self, seed: np.random.SeedSequence) -> Iterator[Arrival]:
         """The requests in the order they are sent; when that is, the system decides."""
