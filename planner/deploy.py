@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 
 from ..hardware_specs.catalogue import get_chip
+from ..hardware_specs.chip import Chip
 from ..hardware_specs.cluster import Mesh, meshes, parse_pool
 from ..hardware_specs.dtypes import parse_dtype
 from ..hardware_specs.errors import SpecError
 from ..hardware_specs.prices import price_usd_per_h
+from ..hardware_specs.units import parse_quantity
 from ..models.catalogue import get_model
 from ..models.description import Model
 from ..models.forms import AXES
@@ -22,11 +24,13 @@ from ..simulator.types import Workload
 from .request import MAX_BATCH
 from .result import PhasePlan, Plan, PlanResult, WorkloadShape
 
-# What engines run at a time unless told otherwise: vLLM's --max-num-seqs, and the paper's decode tier.
-_SEQUENCES = 256
+# The paper's decode tier (Pope2022 section 4.4).
 _TIER_SEQUENCES = 64
-# What a pass of chunked prefill holds in vLLM unless told otherwise (--max-num-batched-tokens).
-_TOKEN_BUDGET = 2048
+# What vLLM runs at a time unless told otherwise (--max-num-seqs, --max-num-batched-tokens of EngineArgs): more on chips of
+# at least so much memory that have 8-bit floats.
+_LARGE_BYTES = parse_quantity("70 GiB", "B")
+_SEQUENCES, _LARGE_SEQUENCES = 256, 1024
+_TOKENS, _LARGE_TOKENS = 2048, 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +40,8 @@ class ServingOptions:
     Parameters
     ----------
     replicas : copies of the model in place of the plan's; prefill and decode pools have theirs
-    max_sequences : requests a replica serves at a time; None for 256, or the plan's batch where that is larger
-    token_budget : tokens of a pass of chunked prefill
+    max_sequences, token_budget : requests a replica serves at a time, and tokens of a pass; None for what vLLM takes on the
+        chip, and no fewer requests than the plan's batch
     step_scale : every step time is multiplied by this
     """
 
@@ -47,7 +51,7 @@ class ServingOptions:
     prefill_replicas: int | None = None
     decode_replicas: int | None = None
     max_sequences: int | None = None
-    token_budget: int = _TOKEN_BUDGET
+    token_budget: int | None = None
     step_scale: float = 1.0
     autoscaling: Autoscaling | None = None
     failures: Failures | None = None
@@ -98,7 +102,7 @@ def deploy(result: PlanResult, options: ServingOptions, *, rank: int = 1, model:
 def _pools(plan: Plan, model: Model, shape: WorkloadShape, options: ServingOptions) -> tuple[Pool, ...]:
     name = options.engine.scheduler.name
     if plan.shared and name != "disaggregated":
-        spec = _replica(plan.prefill, plan.decode, model, shape, options)
+        spec = replica_spec(plan.prefill, plan.decode, model, shape, options)
         n = options.replicas or plan.decode.dp
         return (Pool(replica=spec, n_replicas=n, autoscaling=options.autoscaling),)
     if options.autoscaling is not None:
@@ -111,7 +115,7 @@ def _pools(plan: Plan, model: Model, shape: WorkloadShape, options: ServingOptio
     pools = []
     for role, phase, n in roles:
         # a decode replica reads prompts too, where a sequence has to be computed again
-        spec = _replica(phase, plan.decode if plan.shared or role == "decode" else phase, model, shape, options)
+        spec = replica_spec(phase, plan.decode if plan.shared or role == "decode" else phase, model, shape, options)
         pools.append(Pool(replica=spec, n_replicas=n, role=role))
     return tuple(pools)
 
@@ -133,14 +137,16 @@ def _split(plan: Plan, options: ServingOptions) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _replica(
+def replica_spec(
     prefill: PhasePlan, decode: PhasePlan, model: Model, shape: WorkloadShape, options: ServingOptions
 ) -> ReplicaSpec:
     """One copy of the model as the engine knows it."""
     reads, writes = phase_run(prefill, model, shape), phase_run(decode, model, shape)
+    chip, dollars = get_chip(decode.chip), price_usd_per_h(decode.chip)
     scheduler, n_chips = options.engine.scheduler, decode.tp * decode.pp
     sequences = options.max_sequences or _usual_sequences(scheduler.name, decode)
-    tokens = _pass_tokens(prefill, shape, options)
+    budget = options.token_budget or (_LARGE_TOKENS if _is_large(chip) else _TOKENS)
+    tokens = _pass_tokens(prefill, shape, scheduler.name, budget)
     work = max(work_bytes(reads, tokens=float(tokens)), work_bytes(writes, tokens=float(sequences)))
     free = decode.memory.limit - decode.memory.weights - work
     n_pages = cache_pages(writes, free_bytes=free, page_tokens=decode.page_size)
@@ -149,7 +155,6 @@ def _replica(
             f"{tokens} tokens a pass leave no memory for the cache: of {decode.memory.limit:.4g} bytes weights take "
             f"{decode.memory.weights:.4g} and the pass {work:.4g}; take a smaller --token-budget or more chips"
         )
-    chip, dollars = get_chip(decode.chip), price_usd_per_h(decode.chip)
     return ReplicaSpec(
         steps=PhasedSteps(
             reads,
@@ -162,7 +167,7 @@ def _replica(
         n_pages=n_pages,
         page_tokens=decode.page_size,
         max_sequences=sequences,
-        token_budget=options.token_budget,
+        token_budget=budget,
         max_context=model.max_context,
         n_chips=n_chips,
         kv_bytes_per_token=kv_bytes_per_token(model, parse_dtype(decode.kv_dtype).bytes_per_element),
@@ -173,18 +178,22 @@ def _replica(
     )
 
 
-def _pass_tokens(prefill: PhasePlan, shape: WorkloadShape, options: ServingOptions) -> int:
+def _is_large(chip: Chip) -> bool:
+    return chip.hbm_bytes.value >= _LARGE_BYTES and "fp8" in chip.dense_flop_per_s
+
+
+def _pass_tokens(prefill: PhasePlan, shape: WorkloadShape, scheduler: str, budget: int) -> int:
     """Tokens of the largest pass there must be memory for: the budget, whole prompts, or a whole batch of them."""
-    scheduler = options.engine.scheduler.name
     if scheduler == "static":
         return shape.input_tokens * max(prefill.batch // prefill.dp, 1)
     whole = scheduler in ("orca", "vllm", "two-tier")
-    return max(options.token_budget, shape.input_tokens) if whole else options.token_budget
+    return max(budget, shape.input_tokens) if whole else budget
 
 
 def _usual_sequences(scheduler: str, decode: PhasePlan) -> int:
     batch = max(decode.batch // decode.dp, 1)
-    return {"static": batch, "two-tier": _TIER_SEQUENCES}.get(scheduler, max(batch, _SEQUENCES))
+    usual = _LARGE_SEQUENCES if _is_large(get_chip(decode.chip)) else _SEQUENCES
+    return {"static": batch, "two-tier": _TIER_SEQUENCES}.get(scheduler, max(batch, usual))
 
 
 def _stage_shares(n_layers: int, pp: int) -> tuple[float, ...]:

@@ -15,10 +15,11 @@ from ..simulator.cost.engines import engine_of_framework
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
 from ..simulator.types import PhaseName
-from ..validate.loads import PhaseSeconds, batch_at_once, closed_loop, full_queue, times
+from ..validate.loads import PhaseSeconds, batch_at_once, full_queue, times
 from ..validate.measured_case import MeasuredCase
 from ..validate.metrics import Outcome, Quantities
 from .build import build_phase
+from .predict_load import under_load
 from .request import MAX_BATCH, PlanRequest, make_request
 from .result import PhasePlan
 from .search import Found, Pair, note_bytes, search
@@ -26,6 +27,8 @@ from .space import Choice, phase_cells
 
 # What GPU engines run unless a row says otherwise: Megatron's tensor parallel forms.
 _SWITCH_LAYOUT = "ws-1d-allreduce/heads"
+# Requests of one replica that a plan for traffic at a rate is made for; the simulation serves as many as come and fit.
+_OPEN_SEQUENCES = 64
 _BATCHES = tuple(sorted({b for k in range(13) for b in (2**k, 3 * 2**k) if b <= 4096}))
 
 
@@ -42,7 +45,12 @@ def predict(case: MeasuredCase) -> Outcome:
     if case.ep not in (None, 1):
         raise SpecError(f"ep={case.ep}, but {case.model} has no experts")
     n_chips = _n_chips(case)
-    answers = {"batch": _predict_batch, "closed loop": _predict_loop, "queue": _predict_queue}
+    answers = {
+        "batch": _predict_batch,
+        "closed loop": _predict_load,
+        "rate": _predict_load,
+        "queue": _predict_queue,
+    }
     replicas = answers[case.load](case, chip, n_chips)
     return _outcome(case, chip, n_chips, replicas)
 
@@ -112,23 +120,25 @@ def _predict_batch(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:
     return _Replicas(n=n_replicas, prefill=prefill, decode=decode, answer=answer, n_users=n_requests)
 
 
-def _predict_loop(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:
-    """A closed loop: every replica runs as many of its users as fit."""
-    n_replicas = case.dp or 1
-    n_users = -(-(case.n_requests or 1) // n_replicas)
-    request = _request(case, chip, n_chips // n_replicas)
+def _predict_load(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:
+    """Users in a closed loop, or requests at a rate: simulated, on the plan of as many requests as fit."""
+    if case.dp is None and case.tp is None:
+        chosen = _predict_queue(case, chip, n_chips)
+        prefill, decode, n_replicas = chosen.prefill, chosen.decode, chosen.n
+    else:
+        n_replicas = case.dp or 1
+        request = _request(case, chip, n_chips // n_replicas)
+        wanted = -(-case.n_requests // n_replicas) if case.n_requests is not None else _OPEN_SEQUENCES
 
-    def running(n: int) -> PlanRequest:
-        return _with_batches(request, (1,), (n,))
+        def running(n: int) -> PlanRequest:
+            return _with_batches(request, (1,), (n,))
 
-    n_running = _most_that_fit(running, n_users)
-    request = running(n_running)
-    prefill, decode = _build_pair(request, _best_pair(request, f"{n_running} requests at a time"))
-
-    def answer(seconds: PhaseSeconds) -> Quantities:
-        return closed_loop(seconds, n_users=n_users, n_running=n_running, n_replicas=n_replicas)
-
-    return _Replicas(n=n_replicas, prefill=prefill, decode=decode, answer=answer, n_users=case.n_requests or 1)
+        n_running = _most_that_fit(running, min(wanted, MAX_BATCH))
+        chosen_request = running(n_running)
+        prefill, decode = _build_pair(chosen_request, _best_pair(chosen_request, f"{n_running} requests at a time"))
+    assert prefill is not None and decode is not None
+    serve = under_load(case, prefill, decode, n_replicas)
+    return _Replicas(n=n_replicas, prefill=prefill, decode=decode, answer=serve, n_users=case.n_requests or 1)
 
 
 def _most_that_fit(running: Callable[[int], PlanRequest], n_users: int) -> int:

@@ -48,7 +48,7 @@ def simulate(
     prefill_replicas: int | None = None,
     decode_replicas: int | None = None,
     max_sequences: int | None = None,
-    token_budget: int = 2048,
+    token_budget: int | None = None,
     prefix_caching: bool = True,
     preemption: Preemption = "recompute",
     speculation: Speculation | None = None,
@@ -79,7 +79,7 @@ def simulate(
     lengths : ``fixed`` as the plan's workload (default), ``uniform:0.8``, ``lognormal:1.0``, or a CSV of pairs
     scheduler, router : by name, see `shardwise.simulator.engine`
     replicas : copies of the model, in place of the plan's
-    token_budget, max_sequences : tokens of a pass, requests of a replica at a time
+    token_budget, max_sequences : tokens of a pass, requests of a replica at a time; as vLLM takes them unless said
     ttft_s, tpot_s : limits by which goodput is counted; `ttft_s` is the deadline of the deadline scheduler
     step_scale : factor on every step time, as fitted to a measured run
     until_s : stop after so many simulated seconds

@@ -1,4 +1,4 @@
-"""Closed forms of a system under load, from the seconds of its two phases: a batch at once, a closed loop, a full queue."""
+"""Closed forms of a system under load, from the seconds of its two phases: a batch at once, a full queue."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -48,54 +48,6 @@ def _rates(seconds: PhaseSeconds, requests_per_s: float | None) -> dict[str, flo
         "output_tokens_per_s": None if rate is None else rate * n_out,
         "all_tokens_per_s": None if rate is None else rate * (n_in + n_out),
     }
-
-
-def closed_loop(seconds: PhaseSeconds, *, n_users: int, n_running: int, n_replicas: int) -> Quantities:
-    r"""A full closed loop under continuous batching with half a step to be admitted.
-
-    Each of C users of a replica sends the next request when the last is answered. The replica runs b of them at a time,
-    the most that fit in memory. Prompts are read one by one, and each stalls the decode of the other b - 1 once a request:
-
-    .. math:: t_{tpot} = S(b) + (b - 1) P / N, \qquad t_{ttft} = P + S(b) / 2 \;(b > 1)
-
-    P prefill of one prompt, S a decode step, N output tokens. A request arrives in the middle of a step on average. By
-    Little's law the replica answers :math:`X = b / (t_{ttft} + N t_{tpot})` requests a second, and where C > b the others wait
-    for :math:`C / X - N t_{tpot}` in all until their first token.
-
-    Parameters
-    ----------
-    n_users, n_running : C and b, of one replica
-
-    Notes
-    -----
-    Left out: lengths that differ, chunked prefill beside decode, and requests that start together and then stay in step,
-    so that their prompts queue for each other.
-
-    References
-    ----------
-    [Little1961] "A proof for the queuing formula L = lambda W".
-
-    Examples
-    --------
-    >>> alone = PhaseSeconds(prefill_s=1.0, step_s=0.1, input_tokens=8, output_tokens=10)
-    >>> closed_loop(alone, n_users=1, n_running=1, n_replicas=2).requests_per_s
-    1.0
-    """
-    n_out = seconds.output_tokens
-    others = n_running - 1
-    tpot_s = seconds.step_s + others * seconds.prefill_s / n_out
-    generate_s = tpot_s * n_out
-    admitted_s = seconds.prefill_s + (seconds.step_s / 2.0 if others else 0.0)
-    rate = n_running / (admitted_s + generate_s)
-    e2e_s = n_users / rate
-    return Quantities(
-        ttft_s=e2e_s - generate_s,
-        tpot_s=tpot_s,
-        generate_s=generate_s,
-        e2e_s=e2e_s,
-        **_rates(seconds, rate * n_replicas),
-        input_tokens_per_s=rate * n_replicas * seconds.input_tokens,
-    )
 
 
 def full_queue(seconds: PhaseSeconds, *, prefill_batch: int, decode_batch: int) -> Quantities:

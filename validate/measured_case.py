@@ -12,7 +12,7 @@ from ..models.catalogue import get_model
 from .lengths import parse_number, request_lengths
 from .metrics import Metric, Phases
 
-Load = Literal["batch", "closed loop", "queue"]
+Load = Literal["batch", "closed loop", "rate", "queue"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +24,9 @@ class MeasuredCase:
     model, hardware : catalogue names
     n_chips, tp, pp, dp, ep : None where the row does not say
     weights, kv_dtype : None for the model's own
-    load : a batch at once, a closed loop of users, or everything queued
-    n_requests : the batch, or the users; None for a queue
+    load : a batch at once, a closed loop of users, requests at a rate, or everything queued
+    n_requests : the batch, or the users; None for a rate and for a queue
+    rate_per_s : requests a second, None under any other load
     phases : what a batch's figure is made of; both under any other load
     is_rate : a throughput was measured, so what the row leaves open is chosen for throughput
     """
@@ -44,6 +45,7 @@ class MeasuredCase:
     output_tokens: int
     load: Load
     n_requests: int | None
+    rate_per_s: float | None
     prefill_layout: str | None
     decode_layout: str | None
     phases: Phases
@@ -61,7 +63,7 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
     chip = get_chip(_text(row, "hardware"))
     if _note(row, "mode") == "disagg":
         raise SpecError("prefill and decode ran on pools of their own, and no column says how the chips were split")
-    load, n_requests = _load(row, metric)
+    load, n_requests, rate_per_s = _load(row, metric)
     # a phase is priced alone where it ran alone: in a batch at once, or as prompts that queue for nothing else
     alone = load == "batch" or (load == "queue" and metric.is_rate)
     phases: Phases = metric.phases if alone else ("prefill", "decode")
@@ -83,6 +85,7 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
         output_tokens=n_out,
         load=load,
         n_requests=n_requests,
+        rate_per_s=rate_per_s,
         prefill_layout=_text(row, "prefill_layout") or None,
         decode_layout=_text(row, "decode_layout") or None,
         phases=phases,
@@ -115,21 +118,21 @@ def _count(row: Mapping[str, str], column: str, *, zero_is_blank: bool = False) 
     return int(number)
 
 
-def _load(row: Mapping[str, str], metric: Metric) -> tuple[Load, int | None]:
-    """Users in a closed loop, else a batch, else a queue of everything; a finite rate is refused."""
+def _load(row: Mapping[str, str], metric: Metric) -> tuple[Load, int | None, float | None]:
+    """Requests at a rate, else users in a closed loop, else a batch, else a queue of everything."""
     rate = _text(row, "qps")
     number = parse_number(rate)
     queued = "inf" in rate.lower()
     if rate and not queued:
-        if number is not None and not number > 0:
+        if number is None or not (math.isfinite(number) and number > 0):
             raise SpecError(f"qps={rate!r} is no rate; write a positive number, inf, or leave it blank")
-        raise SpecError("a rate needs the serving simulator")
+        return "rate", None, number
     if (users := _count(row, "concurrency")) is not None:
-        return "closed loop", users
+        return "closed loop", users, None
     if (batch := _count(row, "batch")) is not None:
-        return "batch", batch
+        return "batch", batch, None
     if queued or metric.is_rate:
-        return "queue", None
+        return "queue", None, None
     raise SpecError("a latency needs a batch or a concurrency")
 
 

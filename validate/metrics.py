@@ -1,8 +1,8 @@
 """What a measured table's metric and unit mean: which quantity of a prediction, in which share and scale."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..hardware_specs.errors import SpecError
@@ -19,6 +19,7 @@ QuantityName = Literal[
     "input_tokens_per_s",
 ]
 Share = Literal["system", "user", "chip", "node"]
+Statistic = Literal["mean", "p50", "p90", "p99"]
 Phases = tuple[PhaseName, ...]
 
 _PREFILL: Phases = ("prefill",)
@@ -31,7 +32,7 @@ class Quantities:
     """What a run can be measured by; None where the load does not define it.
 
     `ttft_s` and `e2e_s` are a request's, `tpot_s` is one decode step as a request sees it, `generate_s` all output tokens;
-    rates are those of the whole system.
+    rates are those of the whole system. Times are means over the requests; `percentiles` has others where requests differ.
     """
 
     ttft_s: float | None = None
@@ -42,6 +43,11 @@ class Quantities:
     requests_per_s: float | None = None
     all_tokens_per_s: float | None = None
     input_tokens_per_s: float | None = None
+    percentiles: Mapping[Statistic, "Quantities"] = field(default_factory=dict)
+
+    def at(self, statistic: Statistic) -> "Quantities":
+        """The same at a percentile; where all requests are alike it is the mean."""
+        return self.percentiles.get(statistic, self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +132,7 @@ METRICS: dict[str, Metric] = {
 }
 _SUFFIX = re.compile(r"_(?:mean|p50|p90|p99|per_chip|per_node)$")
 _SHARES: dict[str, Share] = {"_per_chip": "chip", "_per_node": "node"}
+_STATISTICS: dict[str, Statistic] = {"_p50": "p50", "_p90": "p90", "_p99": "p99"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +180,7 @@ class Target:
     """What a row asks for: a metric, in the unit's factor and the share of the system."""
 
     metric: Metric
+    statistic: Statistic
     factor: float
     share: Share
 
@@ -184,11 +192,21 @@ class Target:
         SpecError : the load of the row does not define the quantity, or the hardware has no nodes
         """
         divisor = self.factor * self._sharers(outcome)
-        expected = _value(outcome.expected, self.metric)
-        quick = _value(outcome.quick, self.metric) / divisor
-        slow = None if outcome.slow is None else _value(outcome.slow, self.metric) / divisor
+        expected = self._value(outcome.expected)
+        quick = self._value(outcome.quick) / divisor
+        slow = None if outcome.slow is None else self._value(outcome.slow) / divisor
         low, high = (slow, quick) if self.metric.is_rate else (quick, slow)
         return Prediction(predicted=expected / divisor, low=low, high=high)
+
+    def _value(self, quantities: Quantities) -> float:
+        name = self.metric.quantity
+        value: float | None = getattr(quantities.at(self.statistic), name)
+        if value is None:
+            raise SpecError(
+                f"{name.removesuffix('_s')} of requests that all queue at once depends on how many there are, "
+                "which no column says"
+            )
+        return value
 
     def _sharers(self, outcome: Outcome) -> float:
         if self.share == "node" and outcome.n_nodes is None:
@@ -200,16 +218,6 @@ class Target:
             "node": lambda: float(outcome.n_nodes or 1),
         }
         return sharers[self.share]()
-
-
-def _value(quantities: Quantities, metric: Metric) -> float:
-    value: float | None = getattr(quantities, metric.quantity)
-    if value is None:
-        raise SpecError(
-            f"{metric.quantity.removesuffix('_s')} of requests that all queue at once depends on how many there are, "
-            "which no column says"
-        )
-    return value
 
 
 def parse_target(metric: str, unit: str) -> Target:
@@ -226,7 +234,7 @@ def parse_target(metric: str, unit: str) -> Target:
     >>> parse_target("ttft_p99", "ms").metric.quantity
     'ttft_s'
     """
-    name, share = _stem(metric.strip())
+    name, share, statistic = _stem(metric.strip())
     if name not in METRICS:
         raise SpecError(f"metric {metric!r} is not predicted")
     found, known = METRICS[name], UNITS.get(unit.strip().lower())
@@ -237,15 +245,17 @@ def parse_target(metric: str, unit: str) -> Target:
     shares = {s for s in (share, known.share) if s != "system"}
     if len(shares) > 1 or (shares and not found.is_rate):
         raise SpecError(f"metric {metric!r} and unit {unit!r} do not speak of the same share of the system")
-    return Target(metric=found, factor=known.factor, share=shares.pop() if shares else "system")
+    return Target(metric=found, statistic=statistic, factor=known.factor, share=shares.pop() if shares else "system")
 
 
-def _stem(name: str) -> tuple[str, Share]:
+def _stem(name: str) -> tuple[str, Share, Statistic]:
     share: Share = "system"
+    statistic: Statistic = "mean"
     while name not in METRICS and (match := _SUFFIX.search(name)):
         share = _SHARES.get(match[0], share)
+        statistic = _STATISTICS.get(match[0], statistic)
         name = name[: match.start()]
-    return name, share
+    return name, share, statistic
 
 
 def _counted(metric: Metric) -> Literal["seconds", "tokens", "requests"]:

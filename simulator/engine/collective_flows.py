@@ -4,7 +4,7 @@ What a round sends is known before, so a collective is lists of rounds; the netw
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from typing import Any, Literal
@@ -20,6 +20,7 @@ FlowKind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all"]
 
 _Chip = tuple[int, ...]
 _Part = Literal["gather", "scatter", "exchange"]
+_Process = Generator[simpy.Event, Any, None]
 
 # Pieces that one level of a hierarchical collective hands to the next. What is left of the slower level's wait for the
 # faster one is one piece.
@@ -139,7 +140,7 @@ def _on_torus(network: Network, kind: FlowKind, box: _Box, full_bytes: float, *,
     turns = range(len(dims)) if axes_at_once else range(1)
     orders = [dims[turn:] + dims[:turn] for turn in turns]
     parts = [_along(network, box, _steps(kind, order, box.lengths, full_bytes / len(orders))) for order in orders]
-    return _all_of(network, [network.env.process(part) for part in parts])
+    return network.env.all_of([network.env.process(part) for part in parts])
 
 
 def _steps(
@@ -157,10 +158,10 @@ def _steps(
     return steps if part == "gather" else steps[::-1]
 
 
-def _along(network: Network, box: _Box, steps: Iterable[tuple[int, _Part, float]]) -> Iterator[simpy.Event]:
+def _along(network: Network, box: _Box, steps: Iterable[tuple[int, _Part, float]]) -> _Process:
     for dim, part, n_bytes in steps:
         lines = [_line_rounds(part, line, n_bytes, wraps=box.wraps[dim]) for line in box.lines(dim)]
-        yield _all_of(network, [network.env.process(_in_rounds(network, rounds)) for rounds in lines])
+        yield network.env.all_of([network.env.process(_in_rounds(network, rounds)) for rounds in lines])
 
 
 def _line_rounds(part: _Part, line: Sequence[_Chip], full_bytes: float, *, wraps: bool) -> list[_Round]:
@@ -271,7 +272,7 @@ def _pipeline(network: Network, stages: Sequence[Sequence[_Round]], n_pieces: in
 
 def _stage(
     network: Network, rounds: Sequence[_Round], ready: Sequence[simpy.Event], passed: Sequence[simpy.Event]
-) -> Iterator[simpy.Event]:
+) -> _Process:
     for before, after in zip(ready, passed, strict=True):
         yield before
         yield from _in_rounds(network, rounds)
@@ -281,10 +282,10 @@ def _stage(
 # -- on the network
 
 
-def _in_rounds(network: Network, rounds: Iterable[_Round]) -> Iterator[simpy.Event]:
+def _in_rounds(network: Network, rounds: Iterable[_Round]) -> _Process:
     """Rounds one after the other; each begins when all of the last has come."""
     for sends in rounds:
-        yield _all_of(network, [_sent(network, send) for send in sends])
+        yield network.env.all_of([_sent(network, send) for send in sends])
 
 
 def _sent(network: Network, send: _Send) -> simpy.Event:
@@ -292,7 +293,3 @@ def _sent(network: Network, send: _Send) -> simpy.Event:
     if len(send.route) == 2:
         return network.transfer(*send.route, send.n_bytes)
     return network.send(send.route, send.n_bytes)
-
-
-def _all_of(network: Network, events: Sequence[Any]) -> simpy.Event:
-    return simpy.AllOf(network.env, events)
