@@ -1,5 +1,6 @@
 """The planner as a library: one call a question, typed answers."""
 
+import time
 from collections.abc import Sequence
 
 from ..hardware_specs.cluster import meshes, splits
@@ -7,6 +8,7 @@ from ..hardware_specs.errors import SpecError
 from ..models.description import Model
 from .build import build_plan
 from .certificate import check_plan
+from .rated import RateGoal, plan_for_rate
 from .request import PlanRequest, make_request
 from .result import Objective, Plan, PlanResult, WorkloadShape
 from .search import Found, Pair, nearest_miss, search
@@ -36,6 +38,8 @@ def plan(
     mesh: str | None = None,
     ttft_s: float | None = None,
     tpot_s: float | None = None,
+    rate_per_s: float | None = None,
+    attainment: float = 0.9,
     objective: Objective | None = None,
     engine: str | None = None,
     bound: bool = False,
@@ -53,6 +57,8 @@ def plan(
     weights, kv_dtype, page_size : one or several to choose from
     prefill, decode : layouts to allow, e.g. ``wg-xyz/batch``; None allows all
     ttft_s, tpot_s : limits
+    rate_per_s : requests a second that come as Poisson traffic; the best candidates are simulated, and the smallest pool is
+        found in which `attainment` of the requests keep the limits, with the highest rate it carries
     objective : what the first plan is best at; ``latency``, or ``cost`` where a limit is given
     engine : software profile, see `shardwise.simulator.cost.engines`
     bound : price by the roofline alone, without any fit
@@ -95,6 +101,8 @@ def plan(
         raise SpecError(f"top={top} must be at least 1")
     if output_tokens == 0:
         raise SpecError("output_tokens=0: a request has at least one output token")
+    if rate_per_s is not None:
+        return _answer_rate(request, RateGoal(rate_per_s=rate_per_s, attainment=attainment), top=top)
     return answer(request, top=top)
 
 
@@ -162,6 +170,15 @@ def answer(request: PlanRequest, *, top: int) -> PlanResult:
         raise SpecError(_nothing_to_price(request, found))
     chosen = _different(found.pairs)[:top]
     return _result(request, found, _checked(request, chosen), _checked(request, _thinned(found.frontier)))
+
+
+def _answer_rate(request: PlanRequest, goal: RateGoal, *, top: int) -> PlanResult:
+    """The plans of the smallest pool that carries a rate, confirmed by simulation."""
+    started = time.perf_counter()
+    rated = plan_for_rate(request, goal, top=top)
+    made = _result(request, rated.found, rated.plans, ())
+    changes = {"rate_per_s": goal.rate_per_s, "nearest_miss": rated.miss, "wall_s": time.perf_counter() - started}
+    return made.model_copy(update=changes)
 
 
 def _checked(request: PlanRequest, pairs: list[Pair]) -> tuple[Plan, ...]:

@@ -66,19 +66,6 @@ class ServingOptions:
             raise SpecError(f"step scale {self.step_scale} must lie between 0 and 1000")
 
 
-def pick_plan(result: PlanResult, rank: int) -> Plan:
-    """The plan of a rank.
-
-    Raises
-    ------
-    SpecError : there is none
-    """
-    plans = {plan.rank: plan for plan in result.plans}
-    if rank not in plans:
-        raise SpecError(f"no plan of rank {rank}; the file has {sorted(plans) or 'none'}")
-    return plans[rank]
-
-
 def deploy(result: PlanResult, options: ServingOptions, *, rank: int = 1, model: Model | None = None) -> Deployment:
     """Put one plan of a result to serve.
 
@@ -90,9 +77,13 @@ def deploy(result: PlanResult, options: ServingOptions, *, rank: int = 1, model:
     ------
     SpecError : the plan cannot serve that way, with the way out
     """
-    plan, described = pick_plan(result, rank), model or get_model(result.model)
+    return deploy_plan(result.of_rank(rank), model or get_model(result.model), result.workload, options)
+
+
+def deploy_plan(plan: Plan, model: Model, shape: WorkloadShape, options: ServingOptions) -> Deployment:
+    """Put a plan to serve requests; its pass must hold a prompt of `shape` where prompts are read whole."""
     return Deployment(
-        pools=_pools(plan, described, result.workload, options),
+        pools=_pools(plan, model, shape, options),
         options=options.engine,
         router=options.router,
         failures=options.failures,

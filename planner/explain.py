@@ -58,10 +58,7 @@ def read_result(path: Path) -> PlanResult:
 
 def explain_plan(result: PlanResult, rank: int = 1) -> Explanation:
     """Explain one plan of a result against the others."""
-    plans = {plan.rank: plan for plan in result.plans}
-    if rank not in plans:
-        raise SpecError(f"no plan of rank {rank}; the file has {sorted(plans) or 'none'}")
-    best = plans[rank]
+    best = result.of_rank(rank)
     return Explanation(
         headline=_headline(result, best),
         bound={

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..hardware_specs.errors import SpecError
 from ..models.layouts import AttentionSharding
 from ..simulator.cost.roofline import step_time_s
 
@@ -108,6 +109,27 @@ class PhasePlan(BaseModel):
         return f"{self.ffn}/{self.attention}"
 
 
+class UnderLoad(BaseModel):
+    """A plan under traffic at the rate asked for, as the serving simulator has it.
+
+    `within_slo` is the share of requests that keep every limit; `highest_rate_per_s` the highest rate at which the share asked
+    for still does, `saturation_per_s` what the pool answers when all requests wait.
+    """
+
+    model_config = _STRICT
+    rate_per_s: float
+    within_slo: float
+    is_met: bool
+    ttft_p50_s: float
+    ttft_p99_s: float
+    tpot_p50_s: float | None
+    tpot_p99_s: float | None
+    goodput_per_s: float
+    highest_rate_per_s: float
+    saturation_per_s: float
+    usd_per_mtok: float | None
+
+
 class Plan(BaseModel):
     """A prefill and a decode phase that serve one request after the other.
 
@@ -128,6 +150,7 @@ class Plan(BaseModel):
     usd_per_mtok_output: float | None
     prefill: PhasePlan
     decode: PhasePlan
+    under_load: UnderLoad | None = None
 
 
 class WorkloadShape(BaseModel):
@@ -149,6 +172,7 @@ class PlanResult(BaseModel):
     objective: Objective
     ttft_s: float | None
     tpot_s: float | None
+    rate_per_s: float | None = None
     plans: tuple[Plan, ...]
     frontier: tuple[Plan, ...] = ()
     rejected: dict[str, int] = Field(default_factory=dict)
@@ -162,6 +186,18 @@ class PlanResult(BaseModel):
         if not self.plans:
             raise LookupError(f"no plan is feasible: {self.nearest_miss}")
         return self.plans[0]
+
+    def of_rank(self, rank: int) -> Plan:
+        """The plan of a rank.
+
+        Raises
+        ------
+        SpecError : there is none
+        """
+        plans = {plan.rank: plan for plan in self.plans}
+        if rank not in plans:
+            raise SpecError(f"no plan of rank {rank}; the file has {sorted(plans) or 'none'}")
+        return plans[rank]
 
     def to_pandas(self) -> "pd.DataFrame":
         """One row a plan and phase."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Column = NDArray[np.float64]
+# Fewer requests than this say nothing about whether a pool keeps up.
+_FEW_REQUESTS = 100
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
@@ -219,7 +221,34 @@ class Report:
             wall_s=self.wall_s,
             seed=self.seed,
             partial=self.partial,
+            saturation=self._saturation(),
         )
+
+    @property
+    def answer_rate_per_s(self) -> float:
+        """Answers a second in the middle of the run, from the 2nd to the 8th tenth of them; 0 where there are too few."""
+        finish = np.sort(self._of_kept("finish_s"))
+        first, last = len(finish) // 5, 4 * len(finish) // 5
+        if last <= first or finish[last] <= finish[first]:
+            return 0.0
+        return float((last - first) / (finish[last] - finish[first]))
+
+    def _saturation(self) -> str | None:
+        """A word where requests came faster than they were answered."""
+        arrival = self._of_kept("arrival_s")
+        if len(arrival) < _FEW_REQUESTS or arrival.max() <= arrival.min():
+            return None
+        span, late_s = float(arrival.max() - arrival.min()), float(self._of_kept("finish_s").max() - arrival.max())
+        offered = len(arrival) / span
+        if late_s < 0.1 * span or late_s < 3.0 * float(np.quantile(self.e2e_s - self._waits(), 0.5)):
+            return None
+        return (
+            f"more than the pool carries: {offered:.4g} requests/s come, and it saturates at about {self.answer_rate_per_s:.4g} "
+            "requests/s; waiting times grow with the length of the run"
+        )
+
+    def _waits(self) -> Column:
+        return self._of_kept("scheduled_s") - self._of_kept("arrival_s")
 
     def _summed(self, name: str) -> float | None:
         """A rate of every replica times the seconds it is paid for; None where one is unknown."""

@@ -28,6 +28,10 @@ def plan(
     mesh: opt.Mesh = None,
     ttft: opt.Ttft = None,
     tpot: opt.Tpot = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="Requests a second; the best plans are simulated.")] = None,
+    attainment: Annotated[
+        float, typer.Option("--attain", help="Share of requests that must keep the limits at that rate.")
+    ] = 0.9,
     objective: Annotated[
         str | None, typer.Option("--objective", help="latency (default), cost (default with a limit) or throughput.")
     ] = None,
@@ -64,6 +68,8 @@ def plan(
         mesh=mesh,
         ttft_s=opt.seconds(ttft),
         tpot_s=opt.seconds(tpot),
+        rate_per_s=rate,
+        attainment=attainment,
         objective=objective_of(objective),
         engine=engine,
         bound=bound,

@@ -109,10 +109,24 @@ def print_result(result: PlanResult) -> None:
         f"{_origin(best.decode)}",
         highlight=False,
     )
+    if best.under_load is not None:
+        out.print(load_table(result.plans), highlight=False)
     if best.handoff_s is None:
         out.print(
             "the cache's way between the slices is not priced: no network between them is claimed", highlight=False
         )
+
+
+def load_table(plans: tuple[Plan, ...]) -> Table:
+    """Plans under simulated traffic."""
+    loads = [(plan.rank, plan.n_chips, plan.under_load) for plan in plans if plan.under_load is not None]
+    columns = ("#", "chips", "TTFT p50", "p99", "TPOT p50", "p99", "in limits", "most req/s")
+    made = table(*columns, right=columns, title=f"\nunder {loads[0][2].rate_per_s:.4g} requests/s (Poisson), simulated")
+    for rank, n_chips, load in loads:
+        times = (load.ttft_p50_s, load.ttft_p99_s, load.tpot_p50_s, load.tpot_p99_s)
+        shown = ("-" if value is None else format_seconds(value) for value in times)
+        made.add_row(str(rank), str(n_chips), *shown, f"{load.within_slo:.3f}", f"{load.highest_rate_per_s:.4g}")
+    return made
 
 
 def _origin(phase: PhasePlan) -> str:

@@ -68,21 +68,28 @@ class Network:
 
     def __init__(self, env: simpy.Environment, graph: "nx.Graph[Any]") -> None:
         self._env = env
-        self._graph = graph
+        self._graph = graph.copy()
         self._links: dict[tuple[Hashable, Hashable], _Link] = {}
-        for u, v, wire in graph.edges(data=True):
-            self._links[u, v] = _Link(wire["bytes_per_s"])
-            self._links[v, u] = _Link(wire["bytes_per_s"])
         self._routes: dict[tuple[Hashable, Hashable], tuple[_Link, ...]] = {}
         self._touched: dict[_Link, None] = {}
         self._ends: list[tuple[float, int, _Flow]] = []
         self._order = count()
         self._timer: simpy.Event | None = None
+        for u, v, wire in graph.edges(data=True):
+            self.add_link(u, v, wire["bytes_per_s"])
 
     @property
     def env(self) -> simpy.Environment:
         """The clock."""
         return self._env
+
+    def add_link(self, u: Hashable, v: Hashable, bytes_per_s: float) -> None:
+        """Lay a new wire between two vertices, old or new; flows under way keep their routes."""
+        assert bytes_per_s > 0.0, f"a link of {bytes_per_s} bytes/s from {u} to {v}"
+        assert not self.has_link(u, v), f"a second link from {u} to {v}"
+        self._graph.add_edge(u, v)
+        self._links[u, v], self._links[v, u] = _Link(bytes_per_s), _Link(bytes_per_s)
+        self._routes.clear()
 
     def transfer(self, src: Hashable, dst: Hashable, n_bytes: float) -> simpy.Event:
         """Send bytes the shortest way, on a torus one dimension after the other; fires when the last is through.
@@ -205,18 +212,22 @@ def _fair_rates(touched: Iterable[_Link]) -> dict[_Flow, float]:
     """Max-min fair rates of all flows around some links: fill them alike, and stop those of every link that is full."""
     links, flows = _around(touched)
     rates: dict[_Flow, float] = {}
-    free = {link: [link.bytes_per_s, len(link.flows)] for link in links if link.flows}
+    free = {link: (link.bytes_per_s, len(link.flows)) for link in links if link.flows}
+    shares = {link: rate / n for link, (rate, n) in free.items()}
     while len(rates) < len(flows):
-        share = min(rate / n for rate, n in free.values()) * _SAME_SHARE
-        full = [link for link, (rate, n) in free.items() if rate / n <= share]
+        share = min(shares.values())
+        full = [link for link, its_share in shares.items() if its_share <= share * _SAME_SHARE]
         for flow in [flow for link in full for flow in link.flows]:
             if flow in rates:
                 continue
-            rates[flow] = share / _SAME_SHARE
+            rates[flow] = share
             for link in flow.links:
-                left = free[link]
-                left[0], left[1] = left[0] - rates[flow], left[1] - 1
-        free = {link: left for link, left in free.items() if left[1]}
+                rate, n = free[link]
+                free[link] = rate - share, n - 1
+                if n > 1:
+                    shares[link] = (rate - share) / (n - 1)
+                else:
+                    del shares[link]
     return rates
 
 

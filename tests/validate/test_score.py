@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 from shardwise.hardware_specs.errors import SpecError
-from shardwise.validate.loads import PhaseSeconds, batch_at_once, closed_loop, full_queue, times
+from shardwise.validate.loads import PhaseSeconds, full_queue, times
 from shardwise.validate.measured_case import parse_case
 from shardwise.validate.measured_csv import ADDED_COLUMNS, read_measured, write_scored
 from shardwise.validate.metrics import METRICS, Outcome, Quantities
@@ -121,8 +121,7 @@ def test_an_empty_value_has_a_prediction_and_no_complaint():
         ({"input_len": "few tokens"}, "no number of tokens"),
         ({"output_len": "", "metric": "e2e"}, "output_len is blank"),
         ({"output_len": "0", "metric": "tpot"}, "no token is decoded"),
-        ({"qps": "4"}, "a rate needs the serving simulator"),
-        ({"qps": "trace arrivals, 300 req at ~10/s"}, "a rate needs the serving simulator"),
+        ({"qps": "trace arrivals, 300 req at ~10/s"}, "no rate"),
         ({"qps": "nan"}, "no rate"),
         ({"qps": "-1"}, "no rate"),
         ({"notes": "mode=disagg; DISAGG prefill 4x"}, "pools of their own"),
@@ -141,6 +140,8 @@ def test_concurrency_goes_before_batch_and_a_queue_needs_neither():
     assert (case().load, case().n_requests, case().phases) == ("batch", 4, ("prefill",))
     loop = case(concurrency="16")
     assert (loop.load, loop.n_requests, loop.phases) == ("closed loop", 16, ("prefill", "decode"))
+    rate = case(qps="4.5")
+    assert (rate.load, rate.n_requests, rate.rate_per_s, rate.phases) == ("rate", None, 4.5, ("prefill", "decode"))
     queue = case(batch="", qps="inf (all requests queued)", metric="max_output_throughput")
     assert (queue.load, queue.n_requests) == ("queue", None)
     assert case(batch="", metric="output_throughput").load == "queue"
@@ -254,30 +255,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path):
 
 
 SECONDS = PhaseSeconds(prefill_s=0.5, step_s=0.02, input_tokens=1000, output_tokens=100)
-
-
-def test_a_closed_loop_of_one_is_a_batch_of_one():
-    loop = closed_loop(SECONDS, n_users=1, n_running=1, n_replicas=1)
-    alone = batch_at_once(SECONDS, n_requests=1)
-    for name in ("ttft_s", "tpot_s", "generate_s", "e2e_s", "requests_per_s", "all_tokens_per_s"):
-        assert getattr(loop, name) == pytest.approx(getattr(alone, name))
-
-
-@pytest.mark.parametrize(("n_users", "n_running"), [(2, 2), (16, 16), (64, 16)])
-def test_a_closed_loop_keeps_littles_law(n_users, n_running):
-    loop = closed_loop(SECONDS, n_users=n_users, n_running=n_running, n_replicas=3)
-    assert loop.requests_per_s * loop.e2e_s == pytest.approx(3 * n_users)
-    assert loop.e2e_s == pytest.approx(loop.ttft_s + 100 * loop.tpot_s)
-    assert loop.tpot_s == pytest.approx(0.02 + (n_running - 1) * 0.5 / 100)
-
-
-def test_users_that_do_not_fit_wait_for_their_first_token():
-    full = closed_loop(SECONDS, n_users=16, n_running=16, n_replicas=1)
-    over = closed_loop(SECONDS, n_users=32, n_running=16, n_replicas=1)
-    assert full.ttft_s == pytest.approx(0.5 + 0.01)
-    assert over.tpot_s == pytest.approx(full.tpot_s)
-    assert over.requests_per_s == pytest.approx(full.requests_per_s)
-    assert over.ttft_s == pytest.approx(full.ttft_s + full.e2e_s)
 
 
 def test_a_full_queue_is_quicker_than_its_batch_at_once_and_has_no_first_token():

@@ -144,6 +144,16 @@ def test_replicas_share_the_ports_of_the_one_they_send_to() -> None:
     assert ends == _approx([10.0] * 3)
 
 
+def test_a_link_that_is_laid_later_serves_from_then_on() -> None:
+    graph = serving_graph([(0, 10.0), (1, 10.0)])
+    network = Network(simpy.Environment(), graph)
+    network.env.run(network.transfer(0, 1, 10.0))
+    network.add_link(2, ("fabric",), 5.0)
+    network.env.run(network.transfer(0, 2, 10.0))
+    assert network.env.now == pytest.approx(3.0, rel=_ROUNDING)
+    assert 2 not in graph
+
+
 @st.composite
 def _transfers(draw: st.DrawFn) -> list[tuple[float, int, int, float]]:
     places = st.integers(0, 4)
