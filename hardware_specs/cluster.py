@@ -50,7 +50,8 @@ class AxisLinks:
     inner, outer : chips along the axis inside the fast domain (torus, node) and domains along it
     inner_bytes_per_s : rate at which a chip sends along the axis inside the domain, all its links of the axis together
     ring_bytes_per_s : the same along the one physical line a single ring would use
-    exchange_bytes_per_s : rate at which a chip can send to all others alike; the bisection binds it
+    exchange_bytes_per_s : rate at which every chip can send to all along the axis alike, itself included, before the
+        bisection is full; infinite behind a switch
     inner_hops : links from one end of the axis to the other
     n_lines : physical lines the axis is made of; a collective that goes over one at a time starts on each anew
     outer_bytes_per_s : rate of one chip's network port
@@ -364,7 +365,7 @@ def _switch_axis(slice_: Slice, stride: int, size: int) -> AxisLinks | None:
         outer=outer,
         inner_bytes_per_s=rate,
         ring_bytes_per_s=rate,
-        exchange_bytes_per_s=rate,
+        exchange_bytes_per_s=math.inf,
         inner_hops=int(nx.shortest_path_length(graph, (0, 0), (0, stride * (inner - 1)))) if inner > 1 else 0,
         n_lines=1 if inner > 1 else 0,
         outer_bytes_per_s=(_port_bytes_per_s(slice_) or math.inf) if outer > 1 else math.inf,

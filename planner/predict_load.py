@@ -62,9 +62,7 @@ def traffic_of(case: MeasuredCase) -> Traffic | ClosedLoop:
     n_users = case.n_requests or 1
     return ClosedLoop(
         n_users=n_users,
-        lengths=UniformRatio(
-            input_tokens=case.input_tokens, output_tokens=case.output_tokens, ratio=_SHORTEST_RATIO
-        ),
+        lengths=UniformRatio(input_tokens=case.input_tokens, output_tokens=case.output_tokens, ratio=_SHORTEST_RATIO),
         n_requests=max(min(_REQUESTS_A_USER * n_users, _MOST_REQUESTS), 2 * n_users),
     )
 
@@ -79,7 +77,12 @@ def quantities(report: Report) -> Quantities:
         "all_tokens_per_s": sum(counts) / duration,
         "input_tokens_per_s": counts[0] / duration,
     }
-    times = {"ttft_s": report.ttft_s, "tpot_s": report.tpot_s, "e2e_s": report.e2e_s, "generate_s": report.e2e_s - report.ttft_s}
+    times = {
+        "ttft_s": report.ttft_s,
+        "tpot_s": report.tpot_s,
+        "e2e_s": report.e2e_s,
+        "generate_s": report.e2e_s - report.ttft_s,
+    }
 
     def at(reduce: Callable[[NDArray[np.float64]], float]) -> dict[str, float | None]:
         return {name: None if np.isnan(values).all() else reduce(values) for name, values in times.items()}

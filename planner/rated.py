@@ -42,7 +42,9 @@ class RateGoal:
         if not 0.0 < self.rate_per_s < 1e9:
             raise SpecError(f"a rate of {self.rate_per_s} requests/s must be a positive number")
         if not 0.0 < self.attainment <= 1.0:
-            raise SpecError(f"attainment {self.attainment} must lie in (0, 1]: the share of requests that keep the limits")
+            raise SpecError(
+                f"attainment {self.attainment} must lie in (0, 1]: the share of requests that keep the limits"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,9 +184,7 @@ def _miss(request: PlanRequest, goal: RateGoal, plans: list[Plan], found: Found)
     load = _load(best)
     pool = f"{best.n_chips} chips of {request.on}"
     if goal.rate_per_s >= load.saturation_per_s:
-        return (
-            f"{goal.rate_per_s:.4g} requests/s are more than {pool} carry: they saturate at {load.saturation_per_s:.4g} requests/s"
-        )
+        return f"{goal.rate_per_s:.4g} requests/s are more than {pool} carry: they saturate at {load.saturation_per_s:.4g} requests/s"
     limits = ", ".join(
         f"{name} {value:.4g} s" for name, value in (("TTFT", request.slo.ttft_s), ("TPOT", request.slo.tpot_s)) if value
     )

@@ -15,9 +15,9 @@ from ..simulator.run import simulate as run_simulation
 from ..simulator.types import Slo
 from ..simulator.workload.arrival import Traffic
 from ..simulator.workload.gaps import ArrivalProcess, DayCurve, Modulated, parse_process
-from ..simulator.workload.lengths import Fixed, Lengths, LogNormal, UniformRatio, read_lengths
+from ..simulator.workload.lengths import Empirical, Fixed, Lengths, LogNormal, UniformRatio, read_lengths
 from ..simulator.workload.synthetic import ClosedLoop, SyntheticTraffic
-from ..simulator.workload.traces import read_trace
+from ..simulator.workload.traces import read_sharegpt, read_trace
 from .deploy import ServingOptions, deploy
 from .explain import read_result
 from .result import PlanResult
@@ -76,7 +76,8 @@ def simulate(
     modulated : (requests a second, mean dwell in seconds) of each state, one after the other
     day_rates_per_s : rates at equally spaced times of a day, the first at midnight
     n_requests : 1000 unless said, or all of a trace
-    lengths : ``fixed`` as the plan's workload (default), ``uniform:0.8``, ``lognormal:1.0``, or a CSV of pairs
+    lengths : ``fixed`` as the plan's workload (default), ``uniform:0.8``, ``lognormal:1.0``, a CSV of pairs, or
+        ShareGPT conversations as ``FILE.json:4`` (characters a token)
     scheduler, router : by name, see `shardwise.simulator.engine`
     replicas : copies of the model, in place of the plan's
     token_budget, max_sequences : tokens of a pass, requests of a replica at a time; as vLLM takes them unless said
@@ -190,7 +191,8 @@ def _process(asked: TrafficRequest) -> ArrivalProcess:
 
 
 def parse_lengths(text: Lengths | str | None, result: PlanResult) -> Lengths:
-    """Lengths by name: ``fixed``, ``uniform:RATIO``, ``lognormal:CV``, or the path of a CSV of pairs.
+    """Lengths by name: ``fixed``, ``uniform:RATIO``, ``lognormal:CV``, the path of a CSV of pairs, or
+    ``FILE.json:CHARS`` for ShareGPT conversations at so many characters a token.
 
     Raises
     ------
@@ -207,6 +209,8 @@ def parse_lengths(text: Lengths | str | None, result: PlanResult) -> Lengths:
         if name == "uniform":
             return UniformRatio(input_tokens=n_in, output_tokens=n_out, ratio=value)
         return LogNormal(input_mean=n_in, output_mean=n_out, input_cv=value, output_cv=value)
+    if name.endswith(".json"):
+        return Empirical(read_sharegpt(Path(name), _number(text or "", number)))
     return read_lengths(Path(text or ""))
 
 
@@ -214,4 +218,6 @@ def _number(text: str, number: str) -> float:
     try:
         return float(number)
     except ValueError:
-        raise SpecError(f"lengths {text!r}: write e.g. uniform:0.8, lognormal:1.0, fixed, or a file") from None
+        raise SpecError(
+            f"lengths {text!r}: write e.g. uniform:0.8, lognormal:1.0, fixed, pairs.csv or sharegpt.json:4"
+        ) from None

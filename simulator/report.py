@@ -117,6 +117,7 @@ class Report:
         wall_s: float,
         seed: int,
         partial: bool,
+        bad_rows: int = 0,
     ) -> None:
         columns = {name: np.asarray(getattr(rows, name)) for name in ROW_COLUMNS}
         order = np.argsort(columns["index"], kind="stable")
@@ -131,6 +132,7 @@ class Report:
         self.wall_s = wall_s
         self.seed = seed
         self.partial = partial
+        self.bad_rows = bad_rows
 
     # -- per request
 
@@ -217,6 +219,7 @@ class Report:
             n_preemptions=int(c["n_preemptions"].sum()),
             n_restarts=int(c["n_restarts"].sum()),
             n_failures=self.n_failures,
+            bad_rows=self.bad_rows,
             warmup_requests=self.warmup_requests,
             wall_s=self.wall_s,
             seed=self.seed,

@@ -10,6 +10,7 @@ from .report import ReplicaUse, Report
 from .types import Slo
 from .workload.arrival import Traffic
 from .workload.synthetic import ClosedLoop
+from .workload.traces import Trace
 
 
 def simulate(
@@ -47,6 +48,7 @@ def simulate(
         wall_s=time.perf_counter() - started,
         seed=seed,
         partial=not complete,
+        bad_rows=len(traffic.bad_rows) if isinstance(traffic, Trace) else 0,
     )
 
 

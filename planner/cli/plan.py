@@ -28,7 +28,9 @@ def plan(
     mesh: opt.Mesh = None,
     ttft: opt.Ttft = None,
     tpot: opt.Tpot = None,
-    rate: Annotated[float | None, typer.Option("--rate", help="Requests a second; the best plans are simulated.")] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Requests a second; the best plans are simulated.")
+    ] = None,
     attainment: Annotated[
         float, typer.Option("--attain", help="Share of requests that must keep the limits at that rate.")
     ] = 0.9,

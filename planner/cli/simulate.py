@@ -54,7 +54,9 @@ def simulate(
     max_sequences: Annotated[
         int | None, typer.Option("--max-sequences", help="Requests of a replica at a time.")
     ] = None,
-    token_budget: Annotated[int | None, typer.Option("--token-budget", help="Tokens of a pass of chunked prefill.")] = None,
+    token_budget: Annotated[
+        int | None, typer.Option("--token-budget", help="Tokens of a pass of chunked prefill.")
+    ] = None,
     no_prefix_cache: Annotated[bool, typer.Option("--no-prefix-cache", help="Do not share prompts' blocks.")] = False,
     swap: Annotated[
         bool, typer.Option("--swap", help="Swap preempted caches to the host instead of computing anew.")

@@ -50,8 +50,9 @@ def collective_time_s(
 
     .. math:: t = \max\left(\frac{D (K_i-1)/K_i}{\eta_i \beta_i},\; \frac{D/K_i\,(K_o-1)/K_o}{\eta_o \beta_o}\right)
 
-    over the K_i chips inside the fast domain and the K_o domains along the axes. An all_to_all has
-    D (K_i-1)/(K_i K_o) inside and D (K_o-1)/K_o across; inside it is bound by injection or bisection.
+    over the K_i chips inside the fast domain and the K_o domains along the axes. An all_to_all has D (K_o-1)/K_o across.
+    Inside, its messages go straight to where they belong over the links of all its axes: it is bound by injection,
+    D (K_i-1)/(K_i K_o) over those links, or by the bisection, which half of D/K_o of every chip crosses.
 
     Parameters
     ----------
@@ -65,14 +66,16 @@ def collective_time_s(
     """
     links = [machine.axes[axis] for axis in axes]
     inner, outer = _product([axis.inner for axis in links]), _product([axis.outer for axis in links])
-    rate = np.maximum(_inside_rate(links, machine, axes_at_once=axes_at_once), 1.0)
-    if kind in ("all_to_all", "permute"):
-        rate = np.minimum(rate, _smallest([axis.exchange_bytes_per_s for axis in links]))
-        inside, across = (inner - 1.0) / (inner * outer), (outer - 1.0) / outer
+    exchanges = kind in ("all_to_all", "permute")
+    rate = np.maximum(_inside_rate(links, machine, axes_at_once=axes_at_once or exchanges), 1.0)
+    if exchanges:
+        bisection = _smallest([axis.exchange_bytes_per_s for axis in links])
+        inside = np.maximum((inner - 1.0) / (inner * outer * rate), 1.0 / (outer * bisection))
+        across = (outer - 1.0) / outer
     else:
-        inside, across = (inner - 1.0) / inner, (outer - 1.0) / (outer * inner)
+        inside, across = (inner - 1.0) / (inner * rate), (outer - 1.0) / (outer * inner)
     network = _smallest([axis.outer_bytes_per_s for axis in links])
-    return full_bytes * np.maximum(inside / (rate * efficiency), across / (network * network_efficiency))
+    return full_bytes * np.maximum(inside / efficiency, across / (network * network_efficiency))
 
 
 def collective_latency_s(

@@ -117,7 +117,8 @@ class Modulated:
 
     def __post_init__(self) -> None:
         """Refuse states that are none."""
-        sane = len(self.rates_per_s) == len(self.dwells_s) > 0 and all(d > 0 for d in self.dwells_s)
+        finite = all(map(math.isfinite, (*self.rates_per_s, *self.dwells_s)))
+        sane = finite and len(self.rates_per_s) == len(self.dwells_s) > 0 and min(self.dwells_s) > 0
         if not sane or min(self.rates_per_s) < 0 or max(self.rates_per_s) <= 0:
             raise SpecError(
                 "a modulated process needs a rate and a dwell above 0 for each of its states, and one rate above 0"
@@ -151,7 +152,8 @@ class DayCurve:
 
     def __post_init__(self) -> None:
         """Refuse a curve without traffic."""
-        if not self.rates_per_s or min(self.rates_per_s) < 0 or max(self.rates_per_s) <= 0:
+        finite = all(map(math.isfinite, self.rates_per_s))
+        if not self.rates_per_s or not finite or min(self.rates_per_s) < 0 or max(self.rates_per_s) <= 0:
             raise SpecError("a day curve needs rates of at least 0, one of them above it")
 
     @property

@@ -3,7 +3,8 @@
 import csv
 import gzip
 import math
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ...hardware_specs.errors import SpecError
 
 Tokens = NDArray[np.int64]
-_MOST_TOKENS = 10_000_000
+MOST_TOKENS = 10_000_000
 
 
 class Lengths(Protocol):
@@ -26,8 +27,8 @@ class Lengths(Protocol):
 
 def _check_tokens(**tokens: float) -> None:
     for name, value in tokens.items():
-        if not (math.isfinite(value) and 1 <= value <= _MOST_TOKENS):
-            raise SpecError(f"{name}={value} must lie between 1 and {_MOST_TOKENS:,} tokens")
+        if not (math.isfinite(value) and 1 <= value <= MOST_TOKENS):
+            raise SpecError(f"{name}={value} must lie between 1 and {MOST_TOKENS:,} tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ class LogNormal:
 def _lognormal(rng: np.random.Generator, mean: float, cv: float, n: int) -> Tokens:
     variance = math.log1p(cv**2)
     drawn = rng.lognormal(math.log(mean) - variance / 2.0, math.sqrt(variance), n)
-    return np.clip(np.rint(drawn), 1, _MOST_TOKENS).astype(np.int64)
+    return np.clip(np.rint(drawn), 1, MOST_TOKENS).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Empirical:
     """Pairs of lengths that were seen, drawn with replacement."""
 
     pairs: tuple[tuple[int, int], ...]
+    _table: Tokens = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse an empty set, and requests without a token."""
@@ -110,10 +112,11 @@ class Empirical:
             raise SpecError("no pair of lengths to draw from")
         for n_in, n_out in self.pairs:
             _check_tokens(input_tokens=n_in, output_tokens=n_out)
+        object.__setattr__(self, "_table", np.array(self.pairs, np.int64))
 
     def sample(self, rng: np.random.Generator, n: int) -> tuple[Tokens, Tokens]:
         """Pairs as they were seen together."""
-        drawn = np.array(self.pairs, np.int64)[rng.integers(len(self.pairs), size=n)]
+        drawn = self._table[rng.integers(len(self.pairs), size=n)]
         return drawn[:, 0], drawn[:, 1]
 
 
@@ -134,7 +137,7 @@ def read_lengths(path: Path) -> Empirical:
             if not set(_COLUMNS) <= set(rows.fieldnames or ()):
                 raise SpecError(f"{path} has no columns {' and '.join(_COLUMNS)}")
             return Empirical(tuple(_pair(path, line, row) for line, row in enumerate(rows, start=2)))
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error, csv.Error) as error:
         raise SpecError(f"cannot read lengths from {path}: {error}") from error
 
 

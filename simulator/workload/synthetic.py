@@ -32,17 +32,16 @@ class SyntheticTraffic:
     def __post_init__(self) -> None:
         """Refuse an empty stream and shares that are none."""
         _check_count(self.n_requests)
-        if min(self.priority_shares) < 0 or not math.isclose(sum(self.priority_shares), 1.0):
+        if min(self.priority_shares, default=-1.0) < 0 or not math.isclose(sum(self.priority_shares), 1.0):
             raise SpecError(f"priority shares {self.priority_shares} must be at least 0 and sum to 1")
 
     def arrivals(self, seed: np.random.SeedSequence) -> Iterator[Arrival]:
         """The requests; arrivals, lengths and priorities are drawn apart, so that changing one leaves the others."""
         when, how_long, how_urgent = (np.random.default_rng(child) for child in _children(seed, 3))
         times = islice(self.process.times_s(when), self.n_requests)
-        shares = self.priority_shares
         lengths = _pairs(self.lengths, how_long)
-        for time_s, (n_in, n_out) in zip(times, lengths, strict=False):
-            urgency = int(how_urgent.choice(len(shares), p=shares)) if len(shares) > 1 else 0
+        urgencies = _urgencies(self.priority_shares, how_urgent)
+        for time_s, (n_in, n_out), urgency in zip(times, lengths, urgencies, strict=False):
             yield Arrival(arrival_s=time_s, input_tokens=n_in, output_tokens=n_out, priority=urgency)
 
 
@@ -90,3 +89,8 @@ def _pairs(lengths: Lengths, rng: np.random.Generator) -> Iterator[tuple[int, in
     while True:
         inputs, outputs = lengths.sample(rng, _CHUNK)
         yield from zip(inputs.tolist(), outputs.tolist(), strict=True)
+
+
+def _urgencies(shares: tuple[float, ...], rng: np.random.Generator) -> Iterator[int]:
+    while True:
+        yield from rng.choice(len(shares), _CHUNK, p=shares).tolist()
