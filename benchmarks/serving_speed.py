@@ -43,7 +43,13 @@ def _mooncake(folder: Path) -> None:
 
 def _million(folder: Path) -> None:
     result = estimate("llama-3.1-8b", "h100-sxm:1", input_tokens=512, output_tokens=128)
-    _report("Poisson 30/s, lognormal, Llama-3.1-8B, 1 H100", result, rate_per_s=30.0, n_requests=1_000_000, lengths="lognormal:1")
+    _report(
+        "Poisson 30/s, lognormal, Llama-3.1-8B, 1 H100",
+        result,
+        rate_per_s=30.0,
+        n_requests=1_000_000,
+        lengths="lognormal:1",
+    )
 
 
 def _like_vidur(folder: Path) -> None:

@@ -136,7 +136,8 @@ def _predict_load(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:
         n_running = _most_that_fit(running, min(wanted, MAX_BATCH))
         chosen_request = running(n_running)
         prefill, decode = _build_pair(chosen_request, _best_pair(chosen_request, f"{n_running} requests at a time"))
-    assert prefill is not None and decode is not None
+    assert prefill is not None
+    assert decode is not None
     serve = under_load(case, prefill, decode, n_replicas)
     return _Replicas(n=n_replicas, prefill=prefill, decode=decode, answer=serve, n_users=case.n_requests or 1)
 

@@ -1,7 +1,8 @@
 """A measured case under load: the serving simulator answers."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def quantities(report: Report) -> Quantities:
     """What a run can be measured by."""
     kept, duration = report.kept, report.duration_s
     counts = [float(report.columns[name][kept].sum()) for name in ("prompt_tokens", "output_tokens")]
-    rates = {
+    rates: dict[str, Any] = {
         "requests_per_s": float(kept.sum()) / duration,
         "output_tokens_per_s": counts[1] / duration,
         "all_tokens_per_s": sum(counts) / duration,
@@ -84,11 +85,10 @@ def quantities(report: Report) -> Quantities:
         "generate_s": report.e2e_s - report.ttft_s,
     }
 
-    def at(reduce: Callable[[NDArray[np.float64]], float]) -> dict[str, float | None]:
-        return {name: None if np.isnan(values).all() else reduce(values) for name, values in times.items()}
+    def at(reduce: Callable[[NDArray[np.float64]], Any]) -> dict[str, Any]:
+        return {name: None if np.isnan(values).all() else float(reduce(values)) for name, values in times.items()}
 
-    percentiles = {
-        name: Quantities(**at(lambda values, q=QUANTILES[name]: float(np.nanquantile(values, q))), **rates)  # type: ignore[misc]
-        for name in _STATISTICS
+    percentiles: dict[Statistic, Quantities] = {
+        name: Quantities(**at(partial(np.nanquantile, q=QUANTILES[name])), **rates) for name in _STATISTICS
     }
-    return Quantities(**at(lambda values: float(np.nanmean(values))), **rates, percentiles=percentiles)
+    return Quantities(**at(np.nanmean), **rates, percentiles=percentiles)

@@ -184,7 +184,8 @@ def _miss(request: PlanRequest, goal: RateGoal, plans: list[Plan], found: Found)
     load = _load(best)
     pool = f"{best.n_chips} chips of {request.on}"
     if goal.rate_per_s >= load.saturation_per_s:
-        return f"{goal.rate_per_s:.4g} requests/s are more than {pool} carry: they saturate at {load.saturation_per_s:.4g} requests/s"
+        most = f"they saturate at {load.saturation_per_s:.4g} requests/s"
+        return f"{goal.rate_per_s:.4g} requests/s are more than {pool} carry: {most}"
     limits = ", ".join(
         f"{name} {value:.4g} s" for name, value in (("TTFT", request.slo.ttft_s), ("TPOT", request.slo.tpot_s)) if value
     )

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ..hardware_specs.errors import SpecError
-from ..simulator.report import QUANTILES, Report
-from ..simulator.workload.traces import MeasuredRun, read_measured
+from ..simulator.report import QUANTILES, Report, tpot_s
+from ..simulator.workload.traces import read_measured
 from .result import PlanResult
 from .serving import simulate
 
@@ -58,7 +58,7 @@ def compare(report: Report, trace: Path) -> ComparedRun | None:
     pairs = {
         "TTFT": (run.ttft_s[at], report.ttft_s),
         "e2e": (run.e2e_s[at], report.e2e_s),
-        "TPOT": (_tpot(run)[at], report.tpot_s),
+        "TPOT": (tpot_s(run.ttft_s, run.e2e_s, run.output_tokens)[at], report.tpot_s),
     }
     if len(at) < 2:
         raise SpecError(f"{trace}: {len(at)} of its requests were answered; there is nothing to compare")
@@ -79,12 +79,6 @@ def _rows(name: str, measured: NDArray[np.float64], simulated: NDArray[np.float6
         )
         for point, q in QUANTILES.items()
     ]
-
-
-def _tpot(run: MeasuredRun) -> NDArray[np.float64]:
-    gaps = np.asarray(run.output_tokens - 1.0)
-    decode = np.asarray(run.e2e_s - run.ttft_s)
-    return np.divide(decode, gaps, out=np.full(len(gaps), np.nan), where=gaps > 0)
 
 
 def decode_rate_per_s(decode_s: NDArray[np.float64], output_tokens: NDArray[np.int64]) -> float:

@@ -191,8 +191,9 @@ def _process(asked: TrafficRequest) -> ArrivalProcess:
 
 
 def parse_lengths(text: Lengths | str | None, result: PlanResult) -> Lengths:
-    """Lengths by name: ``fixed``, ``uniform:RATIO``, ``lognormal:CV``, the path of a CSV of pairs, or
-    ``FILE.json:CHARS`` for ShareGPT conversations at so many characters a token.
+    """Lengths by name: ``fixed``, ``uniform:RATIO``, ``lognormal:CV``, or from a file.
+
+    A file is a CSV of pairs, or ``FILE.json:CHARS``: ShareGPT conversations at so many characters a token.
 
     Raises
     ------

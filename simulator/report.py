@@ -157,9 +157,7 @@ class Report:
     @property
     def tpot_s(self) -> Column:
         """Time per output token after the first, NaN for answers of one token."""
-        gaps = self._of_kept("output_tokens") - 1.0
-        decode = self._of_kept("finish_s") - self._of_kept("first_token_s")
-        return np.divide(decode, gaps, out=np.full_like(decode, np.nan), where=gaps > 0)
+        return tpot_s(self.ttft_s, self.e2e_s, self.columns["output_tokens"][self.kept])
 
     def _of_kept(self, name: str) -> Column:
         return np.asarray(self.columns[name][self.kept], np.float64)
@@ -274,10 +272,9 @@ class Report:
         frame = pd.DataFrame({name: column for name, column in self.columns.items() if name != "outcome"})
         for name in ("scheduled_s", "first_token_s", "finish_s"):
             frame[name] = frame[name].where(frame[name] >= 0.0)
-        decode, gaps = frame["finish_s"] - frame["first_token_s"], frame["output_tokens"] - 1
         frame["ttft_s"] = frame["first_token_s"] - frame["arrival_s"]
-        frame["tpot_s"] = (decode / gaps.where(gaps > 0)).astype(float)
         frame["e2e_s"] = frame["finish_s"] - frame["arrival_s"]
+        frame["tpot_s"] = tpot_s(frame["ttft_s"].to_numpy(), frame["e2e_s"].to_numpy(), self.columns["output_tokens"])
         frame["outcome"] = [OUTCOMES[i] for i in self.columns["outcome"]]
         return frame
 
@@ -327,12 +324,19 @@ class Report:
         return spans
 
     def _counters(self) -> list[dict[str, Any]]:
-        s = self.series
+        s, names = self.series, ("waiting", "running", "pages")
         rows = zip(s.time_s, s.n_waiting, s.n_running, s.used_pages, strict=True)
         return [
-            {"name": "system", "ph": "C", "pid": -1, "ts": 1e6 * at, "args": {"waiting": waiting, "running": running, "pages": pages}}
-            for at, waiting, running, pages in rows
-        ]  # fmt: skip
+            {"name": "system", "ph": "C", "pid": -1, "ts": 1e6 * at, "args": dict(zip(names, counts, strict=True))}
+            for at, *counts in rows
+        ]
+
+
+def tpot_s(ttft_s: Column, e2e_s: Column, output_tokens: NDArray[np.int64]) -> Column:
+    """Time per output token after the first, each (n,); NaN for answers of one token."""
+    gaps = np.asarray(output_tokens, np.float64) - 1.0
+    decode_s = np.asarray(e2e_s - ttft_s, np.float64)
+    return np.divide(decode_s, gaps, out=np.full_like(decode_s, np.nan), where=gaps > 0)
 
 
 def spread(values: Column) -> Spread:

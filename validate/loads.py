@@ -1,6 +1,7 @@
 """Closed forms of a system under load, from the seconds of its two phases: a batch at once, a full queue."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from .metrics import Quantities
 
@@ -41,7 +42,7 @@ def batch_at_once(seconds: PhaseSeconds, *, n_requests: int) -> Quantities:
     )
 
 
-def _rates(seconds: PhaseSeconds, requests_per_s: float | None) -> dict[str, float | None]:
+def _rates(seconds: PhaseSeconds, requests_per_s: float | None) -> dict[str, Any]:
     n_in, n_out, rate = seconds.input_tokens, seconds.output_tokens, requests_per_s
     return {
         "requests_per_s": rate,
@@ -77,4 +78,7 @@ def full_queue(seconds: PhaseSeconds, *, prefill_batch: int, decode_batch: int) 
 def times(one: Quantities, n_replicas: int) -> Quantities:
     """The quantities of several equal replicas: times stay, rates add up."""
     rates = [f.name for f in fields(one) if f.name.endswith("_per_s")]
-    return replace(one, **{name: None if (rate := getattr(one, name)) is None else rate * n_replicas for name in rates})
+    scaled: dict[str, Any] = {
+        name: None if (rate := getattr(one, name)) is None else rate * n_replicas for name in rates
+    }
+    return replace(one, **scaled)

@@ -43,7 +43,7 @@ class StepTime(Protocol):
 
 
 def line_sum(first: float, step: float, n: int) -> float:
-    """first + (first + step) + ... over n terms.
+    """Sum of n terms that begin with `first` and grow by `step`.
 
     >>> line_sum(1.0, 2.0, 4)
     16.0

@@ -153,8 +153,9 @@ class PlainDecoding:
 
 
 class SpeculativeDecoding:
-    """A draft of several tokens is checked in one step; each token is accepted with one probability, after the first miss
-    the rest is dropped and the step adds a token of its own.
+    """A draft of several tokens is checked in one step.
+
+    Each token is accepted with one probability; after the first miss the rest is dropped, and the step adds one of its own.
 
     References
     ----------

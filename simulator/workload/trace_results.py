@@ -85,8 +85,9 @@ def _is_guidellm(document: Any) -> bool:
 
 
 def _guidellm(document: Any) -> Iterable[_Request]:
-    """Of benchmarks[0].requests.successful: request_start_time, prompt_tokens, output_tokens, time_to_first_token_ms (ms),
-    request_latency (s).
+    """Of benchmarks[0].requests.successful.
+
+    Read are request_start_time, prompt_tokens, output_tokens, time_to_first_token_ms (ms) and request_latency (s).
     """
     for request in document["benchmarks"][0]["requests"]["successful"]:
         start = request.get("request_start_time", request.get("start_time"))
@@ -107,8 +108,10 @@ def _is_inference_perf(document: Any) -> bool:
 
 
 def _inference_perf(document: Any) -> Iterable[_Request]:
-    """Of per_request_lifecycle_metrics.json: start_time, info.request_metrics.text.input_tokens (older: info.input_tokens),
-    info.response_metrics.{output_tokens, output_token_times}; requests with an error are left out.
+    """Of per_request_lifecycle_metrics.json; requests with an error are left out.
+
+    Read are start_time, info.request_metrics.text.input_tokens (older: info.input_tokens) and, of info.response_metrics,
+    output_tokens and output_token_times.
     """
     for request in document:
         info, start = request["info"], float(request["start_time"])
@@ -138,10 +141,10 @@ def conversation_lengths(document: Any, chars_per_token: float) -> tuple[tuple[i
         raise SpecError(f"{chars_per_token} characters a token: write a positive number, e.g. 4")
     pairs = []
     for talk in document if isinstance(document, list) else ():
-        turns = talk.get("conversations", ()) if isinstance(talk, dict) else ()
+        turns: Any = talk.get("conversations", ()) if isinstance(talk, dict) else ()
         if len(turns) > 1 and turns[0].get("from") == "human" and turns[1].get("from") == "gpt":
-            lengths = [max(1, round(len(turn.get("value", "")) / chars_per_token)) for turn in turns[:2]]
-            pairs.append((lengths[0], lengths[1]))
+            asked, answered = (max(1, round(len(turn.get("value", "")) / chars_per_token)) for turn in turns[:2])
+            pairs.append((asked, answered))
     if not pairs:
         raise SpecError("no conversation that begins with a human and is answered by gpt")
     return tuple(pairs)

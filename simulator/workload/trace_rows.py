@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from .arrival import Arrival
@@ -68,7 +68,7 @@ def timestamp_s(row: Row, name: str) -> float:
         part = float(f"0.{digits}") if digits else 0.0
     except ValueError:
         raise BadRow(f"{name} is {text!r}, no date and time") from None
-    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp() + part
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() + part
 
 
 def _plain(time: Callable[[Row], float], n_in: str, n_out: str) -> Callable[[Row], Arrival]:

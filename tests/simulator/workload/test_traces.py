@@ -30,7 +30,10 @@ BAILIAN = json.dumps(
         "hash_ids": [4, 5],
     }
 )
-BURST = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,1,3.2,GPT-4,472,18,490,API\n"
+BURST = (
+    "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+    "5,1,3.2,GPT-4,472,18,490,API\n"
+)
 OLD_BURST = (
     "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,472,18,490,Conversation log\n"
 )
@@ -160,7 +163,7 @@ def test_a_missing_file_a_folder_and_an_unknown_format_are_refused(tmp_path):
         with pytest.raises(SpecError, match="cannot read"):
             read_trace(path)
     (tmp_path / "a.csv").write_text(AZURE)
-    with pytest.raises(SpecError, match="unknown|no trace format"):
+    with pytest.raises(SpecError, match="no trace format"):
         read_trace(tmp_path / "a.csv", format="tape")
     with pytest.raises(SpecError, match="nothing to serve"):
         read_trace(tmp_path / "a.csv", limit=0)
