@@ -228,6 +228,7 @@ NOT_BYTES = (
     ("models/lower.py", "lru_cache(maxsize=1024)", "programs kept"),
     ("planner/paper_rows.py", "ffn_model(4096, 16384), 1024.0", "tokens at which volumes are compared"),
     ("planner/paper_rows.py", "_CHIPS, 1024.0", "tokens at which volumes are compared"),
+    ("planner/deploy.py", "_SEQUENCES, _LARGE_SEQUENCES = 256, 1024", "requests at a time: vLLM's default"),
     ("simulator/cost/engines.py", "microbatch_tokens=1024", "tokens: FasterTransformer's limit for a micro-batch"),
     ("simulator/cost/phases.py", ">>> engine_microbatches(", "tokens, in the example of that limit"),
     ("validate/lengths.py", '"ShareGPT, max 1024"', "tokens, in the text of a data set's name"),

@@ -18,6 +18,8 @@ from .replica import Outside, Replica
 from .request import Request, request_of
 from .routers import get_router
 
+# Requests between two words on how far a run is.
+_TOLD_EVERY = 1000
 Process = Generator[simpy.Event, Any, None]
 
 
@@ -238,7 +240,7 @@ class Cluster:
         self.recorder.leave(request, outcome)
         self._n_out += 1
         self._sample()
-        if not self._n_out % 1024:
+        if not self._n_out % _TOLD_EVERY:
             self._advance(self._n_out)
         if self._on_answer is not None and not self._all_in:
             self._on_answer(request)

@@ -159,7 +159,7 @@ class SpeculativeDecoding:
 
     References
     ----------
-    [Leviathan2023] "Fast Inference from Transformers via Speculative Decoding", section 3.1.
+    [Leviathan2023]
     """
 
     __slots__ = ("_acceptance", "_draft_tokens", "_grows", "_page", "_requests", "_rng", "context_tokens", "n")

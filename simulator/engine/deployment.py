@@ -25,7 +25,7 @@ class Speculation:
 
     References
     ----------
-    [Leviathan2023] sections 3.1 and 3.3.
+    [Leviathan2023]
     """
 
     draft_tokens: int

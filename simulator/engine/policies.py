@@ -141,20 +141,20 @@ SCHEDULERS: dict[str, Scheduler] = {
         ),
         Scheduler(
             name="orca",
-            source="Yu2022 section 4: iteration-level scheduling, cache reserved for the longest answer",
+            source="Yu2022: iteration-level scheduling, cache reserved for the longest answer",
             rule=orca_rule,
             order=first_come,
             reserves_output=True,
         ),
         Scheduler(
             name="vllm",
-            source="Kwon2023 section 4.5: prefill first, preemption when the pages run out",
+            source="Kwon2023: prefill first, preemption when the pages run out",
             rule=prefill_first_rule,
             order=first_come,
         ),
         Scheduler(
             name="chunked",
-            source="Agrawal2024 section 4; vLLM since version 1",
+            source="Agrawal2024; vLLM since version 1",
             rule=chunked_rule,
             order=first_come,
         ),

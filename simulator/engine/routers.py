@@ -58,7 +58,7 @@ def power_of_two(replicas: Sequence[ReplicaView], matched: Sequence[int], turn: 
 
     References
     ----------
-    [Mitzenmacher2001] "The Power of Two Choices in Randomized Load Balancing".
+    [Mitzenmacher2001]
     """
     if len(replicas) == 1:
         return 0

@@ -174,7 +174,7 @@ def test_speculation_writes_as_many_tokens_a_step_as_the_closed_form_says():
     made = deployment("orca", spec(replace_chunks(steps), n_pages=3000, max_sequences=1), speculation=draft)
     report = served(made, arrivals((0.0, 1, 40_001)))
     steps_taken = report.columns["finish_s"][0]  # each takes one second
-    expected = (1 - 0.7**5) / (1 - 0.7)  # [Leviathan2023] equation 1
+    expected = (1 - 0.7**5) / (1 - 0.7)  # Leviathan et al. 2023, expected tokens a step
     assert 40_000 / steps_taken == pytest.approx(expected, rel=0.03)  # 14,000 draws: three standard errors
 
 
@@ -260,9 +260,9 @@ def test_a_closed_loop_keeps_as_many_requests_as_it_has_users():
     report = served(deployment(replica=spec(n_pages=4000)), loop)
     series = report.series_to_pandas()
     inside = series["n_waiting"] + series["n_running"]
-    # a sample is taken after an answer and before the user's next request
     assert inside.max() <= 5
-    assert inside.iloc[20:-20].min() >= 4
+    # two answers may come in one step
+    assert inside.iloc[20:-20].min() >= 3
     assert report.summary().finished == 200
 
 
@@ -280,7 +280,7 @@ def test_ctrl_c_leaves_a_partial_result():
 
     summary = simulate(deployment(replica=spec(n_pages=4000)), traffic(n=3000, rate_per_s=10.0), advance=stop).summary()
     assert summary.partial
-    assert summary.finished == 1024
+    assert summary.finished == 1000
 
 
 def test_what_cannot_serve_is_refused():

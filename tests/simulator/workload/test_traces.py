@@ -47,7 +47,8 @@ GUIDE = {
     "metadata": {"version": 2},
     "benchmarks": [
         {"requests": {"successful": [
-            {"request_start_time": 7.0, "prompt_tokens": 10, "output_tokens": 3, "time_to_first_token_ms": 100.0, "request_latency": 0.13}
+            {"request_start_time": 7.0, "prompt_tokens": 10, "output_tokens": 3, "time_to_first_token_ms": 100.0,
+             "request_latency": 0.13}
         ]}}
     ],
 }  # fmt: skip
@@ -58,8 +59,8 @@ PERF = [
     }}
 ]  # fmt: skip
 LOG = "\n".join(
-    json.dumps({"request_id": str(i), "input_toks": 10, "output_toks": 3, "arrival_time": 1000.0 + i, "queued_ts": 50.0 + i + late,
-                "scheduled_ts": 51.0 + i, "first_token_ts": 51.5 + i, "last_token_ts": 52.0 + i})
+    json.dumps({"request_id": str(i), "input_toks": 10, "output_toks": 3, "arrival_time": 1000.0 + i,
+                "queued_ts": 50.0 + i + late, "scheduled_ts": 51.0 + i, "first_token_ts": 51.5 + i, "last_token_ts": 52.0 + i})
     for i, late in enumerate((0.0, 0.25))
 )  # fmt: skip
 SAMPLES = {
@@ -128,8 +129,12 @@ def test_a_bad_row_is_reported_by_line_or_left_out_and_counted(row, word, tmp_pa
     assert len(trace.bad_rows) == 1
 
 
-@pytest.mark.parametrize("line", ["{not json", "[1, 2]", json.dumps({"timestamp": -4, "input_length": 5, "output_length": 5, "hash_ids": []}),
-                                  json.dumps({"timestamp": 9000, "input_length": 5, "output_length": 5, "hash_ids": "x"})])  # fmt: skip
+EARLY = {"timestamp": -4, "input_length": 5, "output_length": 5, "hash_ids": []}
+
+
+@pytest.mark.parametrize(
+    "line", ["{not json", "[1, 2]", json.dumps(EARLY), json.dumps(EARLY | {"timestamp": 9000, "hash_ids": "x"})]
+)
 def test_bad_lines_of_json_are_reported_too(line, tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text(MOONCAKE + "\n" + line + "\n")
@@ -175,8 +180,15 @@ def test_the_limit_ends_the_stream_before_bad_rows(tmp_path):
     assert len(_read(path, limit=2)) == 2
 
 
-@pytest.mark.parametrize(("name", "ttft", "e2e"), [("vllm-bench", [0.1, 0.2], [0.13, 0.23]), ("guidellm", [0.1], [0.13]),
-                                                   ("inference-perf", [0.1], [0.13]), ("vllm-log", [1.5, 1.5], [2.0, 2.0])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "ttft", "e2e"),
+    [
+        ("vllm-bench", [0.1, 0.2], [0.13, 0.23]),
+        ("guidellm", [0.1], [0.13]),
+        ("inference-perf", [0.1], [0.13]),
+        ("vllm-log", [1.5, 1.5], [2.0, 2.0]),
+    ],
+)
 def test_measured_times_count_from_the_arrival(name, ttft, e2e, tmp_path):
     file_name, text, _ = SAMPLES[name]
     path = tmp_path / file_name
