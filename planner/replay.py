@@ -47,9 +47,9 @@ class ComparedRun(BaseModel):
     e2e_rank_correlation: float
 
 
-def compare(report: Report, trace: Path) -> ComparedRun | None:
+def compare(report: Report, trace: Path, *, skip_bad_rows: bool = False) -> ComparedRun | None:
     """Lay a simulation of a trace beside the times the trace carries; None where it carries none."""
-    run = read_measured(trace)
+    run = read_measured(trace, skip_bad_rows=skip_bad_rows)
     if run is None:
         return None
     from scipy.stats import spearmanr
@@ -98,7 +98,7 @@ def fit_step_scale(result: PlanResult, asked: dict[str, Any], *, seed: int) -> f
     SpecError : no such trace, or no factor in a sane range does it
     """
     trace = asked.get("trace")
-    run = None if trace is None else read_measured(trace)
+    run = None if trace is None else read_measured(trace, skip_bad_rows=bool(asked.get("skip_bad_rows")))
     if run is None:
         raise SpecError(
             "--fit-steps needs a --trace that carries measured times: results of a load generator, or a run's log"

@@ -48,7 +48,7 @@ def simulate(
         wall_s=time.perf_counter() - started,
         seed=seed,
         partial=not complete,
-        bad_rows=len(traffic.bad_rows) if isinstance(traffic, Trace) else 0,
+        bad_rows=traffic.n_bad_rows if isinstance(traffic, Trace) else 0,
     )
 
 

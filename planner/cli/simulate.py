@@ -148,7 +148,7 @@ def simulate(
             break
     first = reports[0]
     _write_files(first, output, series, perfetto)
-    measured = None if trace is None else compare(first, trace)
+    measured = None if trace is None else compare(first, trace, skip_bad_rows=skip_bad_rows)
     _print(reports, measured, as_json=as_json)
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from ...hardware_specs.errors import SpecError
 from ..cost.step_time import StepTime
-from .policies import Scheduler, get_scheduler
+from .policies import UNLIMITED, Scheduler, get_scheduler
 
 Role = Literal["both", "prefill", "decode"]
 Preemption = Literal["recompute", "swap"]
@@ -61,7 +61,7 @@ class EngineOptions:
     host_bytes_per_s: float = PCIE_4_BYTES_PER_S
     speculation: Speculation | None = None
     ttft_limit_s: float | None = None
-    most_steps: int = 2**40
+    most_steps: int = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

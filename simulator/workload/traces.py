@@ -1,195 +1,221 @@
-"""Recorded traffic as a stream: the format is told from the file, rows that are no requests are reported by line."""
+"""Recorded traffic: files of requests that came, as the field writes them."""
 
-import csv
-import gzip
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import islice
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...hardware_specs.errors import SpecError, UnknownNameError
 from .arrival import Arrival
-from .trace_results import MeasuredRun, conversation_lengths, load_json, measured_run, read_results
-from .trace_rows import CSV_FORMATS, JSONL_FORMATS, BadRow, Format, Row, json_rows, seconds, tokens
+from .trace_csv import CSV_FORMATS, csv_format, read_csv
+from .trace_files import opened
+from .trace_jsonl import JSONL_FORMATS, jsonl_format, read_jsonl
+from .trace_results import TPOT_DEFINITIONS, read_results, result_format
+from .trace_rows import BadRow, Row
+from .trace_sharegpt import is_sharegpt, read_sharegpt
 
-FORMATS = {found.name: found for found in (*CSV_FORMATS, *JSONL_FORMATS)}
-_GZIP = b"\x1f\x8b"
+__all__ = ["FORMATS", "MeasuredRun", "Trace", "read_measured", "read_sharegpt", "read_trace"]
+
+FORMATS: dict[str, Callable[[TextIO], Iterator[Row | BadRow]]] = {
+    **{name: partial(read_csv, form) for name, form in CSV_FORMATS.items()},
+    **{name: partial(read_jsonl, form) for name, form in JSONL_FORMATS.items()},
+    **{name: partial(read_results, name) for name in TPOT_DEFINITIONS},
+}
+# Characters of a first line that are looked at; a prompt with its hashes takes some hundred thousand at most.
+_LONGEST_LINE = 10_000_000
 
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """Requests of a file, the first at time 0.
+    """Traffic from a file that is read while it is served; the first request comes at 0.
 
     Parameters
     ----------
-    format : see `trace_rows`, or the load generator whose results they are
-    limit : so many requests at most
-    bad_rows : (line, reason) of the rows left out when it was last read
+    skip_bad_rows : leave out what is no request and count it, in place of stopping there
+    limit : only so many requests, from the start
+    rate_scale : requests come so many times as fast
+    bad_rows : what the latest reading left out so far
     """
 
     path: Path
     format: str
     skip_bad_rows: bool = False
     limit: int | None = None
-    bad_rows: list[tuple[int, str]] = field(default_factory=list)
+    rate_scale: float = 1.0
+    bad_rows: list[BadRow] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse an empty stream and speeds that are none."""
+        if self.format not in FORMATS:
+            raise UnknownNameError("trace format", self.format, FORMATS)
+        if self.limit is not None and self.limit < 1:
+            raise SpecError(f"{self.limit} requests of {self.path}: there is nothing to serve")
+        if not (math.isfinite(self.rate_scale) and self.rate_scale > 0):
+            raise SpecError(f"rate_scale={self.rate_scale} must be a positive number; 2 sends requests twice as fast")
 
     @property
     def n_requests(self) -> int | None:
-        """Unknown before the end."""
+        """None: how many rows are requests is known at the end."""
         return None
 
+    @property
+    def n_bad_rows(self) -> int:
+        """How many rows the latest reading left out so far."""
+        return len(self.bad_rows)
+
     def arrivals(self, seed: np.random.SeedSequence) -> Iterator[Arrival]:
-        """The requests in the order of the file, whatever the seed.
+        """The requests as they were recorded, whatever the seed.
 
         Raises
         ------
-        SpecError : a row that is no request, unless bad rows are skipped; no request at all
+        SpecError : a row that is no request, unless they are skipped; no request at all
         """
-        self.bad_rows.clear()
-        n = 0
-        for arrival in islice(self._arrivals(), self.limit):
-            n += 1
-            yield arrival
+        origin_s = None
+        for row in self.rows():
+            origin_s = row.time_s if origin_s is None else origin_s
+            yield Arrival(
+                arrival_s=(row.time_s - origin_s) / self.rate_scale,
+                input_tokens=row.input_tokens,
+                output_tokens=row.output_tokens,
+                block_hashes=row.block_hashes,
+                block_tokens=row.block_tokens,
+            )
+
+    def rows(self) -> Iterator[Row]:
+        """The requests with their times on the file's own clock, which never runs backwards."""
+        self.bad_rows = []
+        n, last_s = 0, -math.inf
+        for row in self._read():
+            if isinstance(row, BadRow):
+                self._leave_out(row)
+            elif row.time_s < last_s:
+                self._leave_out(BadRow(row.place, f"it comes {last_s - row.time_s:.6g} s before the request above it"))
+            else:
+                n, last_s = n + 1, row.time_s
+                yield row
+                if n == self.limit:
+                    return
         if not n:
-            skipped = f"; {len(self.bad_rows)} rows were left out" if self.bad_rows else ""
-            raise SpecError(f"{self.path} holds no request{skipped}")
+            raise SpecError(
+                f"{self.path} holds no request" + (f"; {self._tell(self.bad_rows[0])}" if self.bad_rows else "")
+            )
 
-    def _arrivals(self) -> Iterator[Arrival]:
-        if self.format not in FORMATS:
-            yield from _arrivals_of(_results(self.path))
-            return
-        found, first_s, last_s = FORMATS[self.format], None, 0.0
-        with _opened(self.path) as lines:
-            for line, row in _rows(found, lines):
-                try:
-                    if isinstance(row, BadRow):
-                        raise row
-                    arrival = found.arrival(row)
-                    first_s = arrival.arrival_s if first_s is None else first_s
-                    now_s = arrival.arrival_s - first_s
-                    if now_s < last_s:
-                        raise BadRow(f"it comes {last_s - now_s:.6g} s before the request above it")
-                except BadRow as reason:
-                    self._leave_out(line, str(reason))
-                    continue
-                last_s = now_s
-                yield replace(arrival, arrival_s=now_s)
+    def _read(self) -> Iterator[Row | BadRow]:
+        with opened(self.path) as lines:
+            yield from FORMATS[self.format](lines)
 
-    def _leave_out(self, line: int, reason: str) -> None:
+    def _leave_out(self, row: BadRow) -> None:
         if not self.skip_bad_rows:
-            raise SpecError(f"{self.path}, line {line}: {reason}; mend it, or go on with --skip-bad-rows")
-        self.bad_rows.append((line, reason))
+            raise SpecError(f"{self.path}, {self._tell(row)}; --skip-bad-rows leaves such rows out")
+        self.bad_rows.append(row)
+
+    def _tell(self, row: BadRow) -> str:
+        is_line = self.format == "vllm-run" or self.format not in TPOT_DEFINITIONS
+        return f"{'line' if is_line else 'request'} {row.place}: {row.reason}"
 
 
 def read_trace(
-    path: Path, *, format: str | None = None, skip_bad_rows: bool = False, limit: int | None = None
+    path: Path | str,
+    *,
+    format: str | None = None,
+    skip_bad_rows: bool = False,
+    limit: int | None = None,
+    rate_scale: float = 1.0,
 ) -> Trace:
-    """Open a trace; its format is told from its first line unless it is named.
+    """Recorded traffic from a file, plain or gzipped.
+
+    Parameters
+    ----------
+    format : one of `FORMATS`; told by the header, the first line or the keys where it is None
+    skip_bad_rows, limit, rate_scale : as in `Trace`
 
     Raises
     ------
-    SpecError : no such file or format, or a limit that is none
+    SpecError : no such file, or none of the formats; rows are looked at as they are served
     """
-    if limit is not None and limit < 1:
-        raise SpecError(f"{limit} requests of {path}: there is nothing to serve")
-    if format is not None and format not in FORMATS:
-        raise UnknownNameError("trace format", format, FORMATS)
-    return Trace(path=path, format=format or _sniff(path), skip_bad_rows=skip_bad_rows, limit=limit)
+    path = Path(path)
+    with opened(path) as lines:
+        found = _sniff(lines) if format is None else format
+    return Trace(path=path, format=found, skip_bad_rows=skip_bad_rows, limit=limit, rate_scale=rate_scale)
 
 
-def read_sharegpt(path: Path, chars_per_token: float) -> tuple[tuple[int, int], ...]:
-    """Lengths of the conversations of a ShareGPT file, which has neither tokens nor times.
-
-    Raises
-    ------
-    SpecError : no such file, or no conversation in it
-    """
-    with _opened(path) as lines:
-        text = lines.read()
-    return conversation_lengths(load_json(text, path), chars_per_token)
-
-
-def read_measured(path: Path) -> MeasuredRun | None:
-    """The times a trace was measured with, in order of arrival; None where it carries none."""
-    name = _sniff(path)
-    if name == "vllm-log":
-        return _vllm_log(path)
-    return None if name in FORMATS else _results(path)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """A text file, plain or gzipped; what cannot be read is the user's to mend."""
-    try:
-        with path.open("rb") as file:
-            is_gzip = file.read(len(_GZIP)) == _GZIP
-        with gzip.open(path, "rt", encoding="utf-8-sig") if is_gzip else path.open(encoding="utf-8-sig") as lines:
-            yield lines
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise SpecError(f"cannot read {path}: {error}") from error
-
-
-def _sniff(path: Path) -> str:
-    """The format of a file by the first line that is not blank."""
-    with _opened(path) as lines:
-        first = next((line for line in lines if line.strip()), "")
+def _sniff(lines: TextIO) -> str:
+    """The format of a file, by its first line and, where that is the begin of a JSON document, by all of it."""
+    first = lines.readline(_LONGEST_LINE)
+    while first.isspace():
+        first = lines.readline(_LONGEST_LINE)
     if not first:
-        raise SpecError(f"{path} is empty")
-    if first.lstrip().startswith(("{", "[")):
-        row = next((row for _, row in json_rows(iter([first]))), None)
-        found = _by_columns(JSONL_FORMATS, set(row) if isinstance(row, dict) else set())
-        return found if found is not None else _results(path).format
-    found = _by_columns(CSV_FORMATS, {name.strip() for name in next(csv.reader([first]))})
+        raise SpecError("the file is empty")
+    found = _json_format(first, lines) if first.lstrip()[0] in "[{" else csv_format(first)
     if found is None:
-        known = "; ".join(f"{f.name}: {', '.join(f.columns)}" for f in CSV_FORMATS)
-        has_lengths = "num_prefill_tokens" in first
-        way_out = "; lengths without times are given by --lengths, with a --rate" if has_lengths else ""
-        raise SpecError(f"{path} begins with {first.strip()[:80]!r}, no header of a known trace ({known}){way_out}")
+        start = first.strip()[:60]
+        raise SpecError(f"{start!r} begins none of the formats {', '.join(FORMATS)}{_way_out(first)}")
     return found
 
 
-def _by_columns(formats: tuple[Format, ...], names: set[str]) -> str | None:
-    return next((found.name for found in formats if set(found.columns) <= names), None)
-
-
-def _rows(found: Format, lines: TextIO) -> Iterator[tuple[int, Row | BadRow]]:
-    """Rows with their line numbers."""
-    if found in JSONL_FORMATS:
-        yield from json_rows(lines)
-        return
-    reader = csv.reader(lines)
-    header = [name.strip() for name in next(reader)]
-    for values in reader:
-        if values:
-            yield reader.line_num, dict(zip(header, values, strict=False))
-
-
-def _results(path: Path) -> MeasuredRun:
-    with _opened(path) as lines:
-        text = lines.read()
-    return read_results(load_json(text, path), path)
-
-
-def _arrivals_of(run: MeasuredRun) -> Iterator[Arrival]:
-    for at, n_in, n_out in zip(run.arrival_s, run.input_tokens, run.output_tokens, strict=True):
-        yield Arrival(arrival_s=float(at), input_tokens=int(n_in), output_tokens=int(n_out))
-
-
-def _vllm_log(path: Path) -> MeasuredRun:
-    """A run's log: arrivals by the wall clock, the rest by another, brought together where a request was queued at once."""
-    with _opened(path) as lines:
-        rows = [row for _, row in json_rows(lines) if isinstance(row, dict)]
+def _json_format(first: str, lines: TextIO) -> str | None:
     try:
-        offset = min(seconds(row, "queued_ts") - seconds(row, "arrival_time") for row in rows)
-        requests = []
-        for row in rows:
-            at = seconds(row, "arrival_time") + offset
-            first, last = seconds(row, "first_token_ts") - at, seconds(row, "last_token_ts") - at
-            requests.append((at, tokens(row, "input_toks"), tokens(row, "output_toks"), first, last))
-    except (BadRow, ValueError) as error:
-        raise SpecError(f"{path}: {error}") from error
-    return measured_run("vllm-log", requests, path)
+        document = json.loads(first)
+    except json.JSONDecodeError:
+        lines.seek(0)
+        document = json.load(lines)
+    if is_sharegpt(document):
+        raise SpecError(
+            "conversations have no times; give their lengths as --lengths FILE.json:CHARS_PER_TOKEN, with a rate"
+        )
+    if isinstance(document, dict) and (found := jsonl_format(document)) is not None:
+        return found
+    return result_format(document)
+
+
+def _way_out(header: str) -> str:
+    has_lengths = "num_prefill_tokens" in header
+    return "; it has lengths but no times, so give it as --lengths, with a rate" if has_lengths else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeasuredRun:
+    """Requests that were served and timed, in order of arrival; each array is (n,).
+
+    Parameters
+    ----------
+    arrival_s : from the first
+    tpot_definition : of the time per output token in the tool's own report
+    """
+
+    arrival_s: NDArray[np.float64]
+    input_tokens: NDArray[np.int64]
+    output_tokens: NDArray[np.int64]
+    ttft_s: NDArray[np.float64]
+    e2e_s: NDArray[np.float64]
+    tpot_definition: str
+
+
+def read_measured(path: Path | str, *, format: str | None = None, skip_bad_rows: bool = False) -> MeasuredRun | None:
+    """The times that a file of results carries, request by request as `read_trace` gives them; None for a mere trace.
+
+    Raises
+    ------
+    SpecError : as `read_trace` and its requests
+    """
+    trace = read_trace(path, format=format, skip_bad_rows=skip_bad_rows)
+    definition = TPOT_DEFINITIONS.get(trace.format)
+    if definition is None:
+        return None
+    rows = list(trace.rows())
+    answers = [row.answer for row in rows if row.answer is not None]
+    arrival_s = np.array([row.time_s for row in rows])
+    return MeasuredRun(
+        arrival_s=arrival_s - arrival_s[0],
+        input_tokens=np.array([row.input_tokens for row in rows], np.int64),
+        output_tokens=np.array([row.output_tokens for row in rows], np.int64),
+        ttft_s=np.array([answer.ttft_s for answer in answers]),
+        e2e_s=np.array([answer.e2e_s for answer in answers]),
+        tpot_definition=definition,
+    )

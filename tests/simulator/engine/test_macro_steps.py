@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shardwise.simulator.engine.policies import UNLIMITED
 
 from tests.serving import POLICIES, arrivals, deployment, served, spec
 
@@ -18,7 +19,8 @@ requests = st.lists(
 def _assert_same(scheduler, triples, **changes):
     replica = spec(n_pages=changes.pop("n_pages", 120))
     many, one = (
-        served(deployment(scheduler, replica, most_steps=most, **changes), arrivals(*triples)) for most in (2**40, 1)
+        served(deployment(scheduler, replica, most_steps=most, **changes), arrivals(*triples))
+        for most in (UNLIMITED, 1)
     )
     for name in ("outcome", "output_done", "n_preemptions"):
         assert np.array_equal(many.columns[name], one.columns[name]), name
