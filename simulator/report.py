@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -292,15 +293,11 @@ class Report:
         ------
         SpecError : another suffix, or parquet without pyarrow
         """
+        check_row_file(path)
         if path.suffix == ".csv":
             self.to_pandas().to_csv(path, index=False, lineterminator="\n")
-        elif path.suffix == ".parquet":
-            try:
-                self.to_pandas().to_parquet(path, index=False)
-            except ImportError as error:
-                raise SpecError("parquet needs pyarrow: pip install pyarrow, or write a .csv") from error
         else:
-            raise SpecError(f"{path.name}: rows are written as .csv or .parquet")
+            self.to_pandas().to_parquet(path, index=False)
 
     def write_trace(self, path: Path) -> None:
         """Write a trace that Perfetto and chrome://tracing show: each request's way on its replica, and the counters."""
@@ -330,6 +327,14 @@ class Report:
             {"name": "system", "ph": "C", "pid": -1, "ts": 1e6 * at, "args": dict(zip(names, counts, strict=True))}
             for at, *counts in rows
         ]
+
+
+def check_row_file(path: Path) -> None:
+    """Refuse a file that rows cannot be written to, before they are made."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise SpecError(f"{path.name}: rows are written as .csv or .parquet")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise SpecError("parquet needs pyarrow: pip install pyarrow, or write a .csv")
 
 
 def tpot_s(ttft_s: Column, e2e_s: Column, output_tokens: NDArray[np.int64]) -> Column:

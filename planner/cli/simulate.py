@@ -334,7 +334,7 @@ def _failures(mtbf: str, repair: str, *, retries: bool) -> Any:
 
 
 def _check_suffix(path: Path | None) -> None:
-    from ...hardware_specs.errors import SpecError
+    from ...simulator.report import check_row_file
 
-    if path is not None and path.suffix not in (".csv", ".parquet"):
-        raise SpecError(f"{path.name}: rows are written as .csv or .parquet")
+    if path is not None:
+        check_row_file(path)
