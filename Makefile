@@ -28,6 +28,7 @@ readme: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/planner_speed.py
+	$(BIN)/python benchmarks/serving_speed.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
