@@ -56,61 +56,87 @@ class RatedPlans:
     miss: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tried:
+    """A candidate that was simulated at the rate; `run` simulates it under other arrivals."""
+
+    plan: Plan
+    goal: RateGoal
+    run: Callable[[ArrivalProcess], Report]
+    saturation_per_s: float
+    report: Report
+
+    @property
+    def is_met(self) -> bool:
+        """Whether it carries the rate."""
+        return self.keeps(self.goal.rate_per_s, self.report)
+
+    def keeps(self, rate_per_s: float, report: Report) -> bool:
+        """Whether enough requests keep the limits at a rate below saturation."""
+        return rate_per_s < self.saturation_per_s and _within(report) >= self.goal.attainment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Size:
+    """What one pool size came to."""
+
+    request: PlanRequest
+    found: Found
+    tried: list[_Tried]
+
+    @property
+    def is_met(self) -> bool:
+        """Whether one of its candidates carries the rate."""
+        return any(tried.is_met for tried in self.tried)
+
+
 def plan_for_rate(request: PlanRequest, goal: RateGoal, *, top: int) -> RatedPlans:
     """Find the smallest pool that carries a rate within the limits, by bisection over the sizes the request allows.
 
     Where none does, the plans are none and `miss` says how far the largest pool comes.
     """
     sizes = _sizes(request)
-    best = _rated(sizes[-1][1], goal, top)
-    if best.miss is not None:
-        return best
+    best = _try_size(sizes[-1], goal)
+    if not best.is_met:
+        return RatedPlans(plans=(), found=best.found, miss=_miss(best, goal))
     low, high = -1, len(sizes) - 1
     while high - low > 1:
         middle = (low + high) // 2
-        tried = _rated(sizes[middle][1], goal, top)
-        if tried.miss is None:
-            high, best = middle, tried
-        else:
-            low = middle
-    return best
+        size = _try_size(sizes[middle], goal)
+        low, high, best = (low, middle, size) if size.is_met else (middle, high, best)
+    loaded = [_with_load(tried) for tried in best.tried if tried.is_met]
+    ranked = sorted(loaded, key=lambda plan: -_load(plan).highest_rate_per_s)[:top]
+    plans = tuple(plan.model_copy(update={"rank": i}) for i, plan in enumerate(ranked, start=1))
+    return RatedPlans(plans=plans, found=best.found, miss=None)
 
 
-def _sizes(request: PlanRequest) -> list[tuple[int, PlanRequest]]:
-    """The request cut down to each number of chips that its pool allows."""
+def _sizes(request: PlanRequest) -> list[PlanRequest]:
+    """The request cut down to each number of chips that its pool allows, the smallest first."""
     if request.sharing == "separate":
-        return [(request.max_chips, request)]
-    counts = sorted({slice_.n_chips for slice_ in request.slices})
+        return [request]
     made = []
-    for n in counts:
+    for n in sorted({slice_.n_chips for slice_ in request.slices}):
         slices = tuple(slice_ for slice_ in request.slices if slice_.n_chips == n)
-        made.append((n, replace(request, slices=slices, decode_slices=slices, sharing="shared", max_chips=n)))
+        made.append(replace(request, slices=slices, decode_slices=slices, sharing="shared", max_chips=n))
     return made
 
 
-def _rated(request: PlanRequest, goal: RateGoal, top: int) -> RatedPlans:
-    """The candidates of one pool size under load."""
+def _try_size(request: PlanRequest, goal: RateGoal) -> _Size:
+    """Simulate the candidates of one pool size at the rate."""
     # a batch is what the traffic makes of it, so the limits are checked by simulation alone
-    found = search(replace(request, slo=Slo(), objective="cost"))
-    plans = []
+    unlimited = replace(request, slo=Slo(), objective="cost")
+    found = search(unlimited)
+    tried = []
     for pair in _each_cut(found.pairs)[:_CANDIDATES]:
-        plan = build_plan(request, pair, rank=1)
-        check_plan(replace(request, slo=Slo()), plan)
-        loaded = _under_load(request, plan, goal)
-        if loaded is not None:
-            plans.append(plan.model_copy(update={"under_load": loaded}))
-    met = sorted((plan for plan in plans if _load(plan).is_met), key=_merit)
-    ranked = tuple(plan.model_copy(update={"rank": i}) for i, plan in enumerate(met[:top], start=1))
-    return RatedPlans(plans=ranked, found=found, miss=None if met else _miss(request, goal, plans, found))
+        plan = build_plan(unlimited, pair, rank=1)
+        check_plan(unlimited, plan)
+        tried.append(_try_plan(request, plan, goal))
+    return _Size(request=request, found=found, tried=[t for t in tried if t is not None])
 
 
 def _load(plan: Plan) -> UnderLoad:
     assert plan.under_load is not None
     return plan.under_load
-
-
-def _merit(plan: Plan) -> tuple[float, float]:
-    return (plan.n_chips, -_load(plan).highest_rate_per_s)
 
 
 def _each_cut(pairs: list[Pair]) -> list[Pair]:
@@ -122,8 +148,8 @@ def _each_cut(pairs: list[Pair]) -> list[Pair]:
     return list(kept.values())
 
 
-def _under_load(request: PlanRequest, plan: Plan, goal: RateGoal) -> UnderLoad | None:
-    """Simulate a plan at the rate, and look for the highest it carries; None where its cache holds no request."""
+def _try_plan(request: PlanRequest, plan: Plan, goal: RateGoal) -> _Tried | None:
+    """Simulate a plan at the rate and with everything queued; None where its cache holds no request."""
     work = request.workload
     shape = WorkloadShape(input_tokens=work.input_tokens, output_tokens=work.output_tokens)
     try:
@@ -136,28 +162,31 @@ def _under_load(request: PlanRequest, plan: Plan, goal: RateGoal) -> UnderLoad |
         traffic = SyntheticTraffic(process=process, lengths=lengths, n_requests=_REQUESTS)
         return simulate(deployment, traffic, slo=request.slo)
 
-    saturation = run(Burst()).answer_rate_per_s
     report = run(Gamma(rate_per_s=goal.rate_per_s))
-    summary = report.summary()
-    if not summary.finished or summary.ttft_s.p50 is None or summary.ttft_s.p99 is None:
+    if not report.kept.any():
         return None
+    return _Tried(plan=plan, goal=goal, run=run, saturation_per_s=run(Burst()).answer_rate_per_s, report=report)
 
-    def is_met(rate_per_s: float, at: Report) -> bool:
-        return rate_per_s < saturation and _within(at) >= goal.attainment
 
-    return UnderLoad(
-        rate_per_s=goal.rate_per_s,
-        within_slo=_within(report),
-        is_met=is_met(goal.rate_per_s, report),
+def _with_load(tried: _Tried) -> Plan:
+    """The plan with its figures under load, and the highest rate it carries."""
+    summary = tried.report.summary()
+    assert summary.ttft_s.p50 is not None
+    assert summary.ttft_s.p99 is not None
+    loaded = UnderLoad(
+        rate_per_s=tried.goal.rate_per_s,
+        within_slo=_within(tried.report),
+        is_met=tried.is_met,
         ttft_p50_s=summary.ttft_s.p50,
         ttft_p99_s=summary.ttft_s.p99,
         tpot_p50_s=summary.tpot_s.p50,
         tpot_p99_s=summary.tpot_s.p99,
         goodput_per_s=summary.goodput_per_s,
-        highest_rate_per_s=_highest_rate(saturation, lambda rate: is_met(rate, run(Gamma(rate_per_s=rate)))),
-        saturation_per_s=saturation,
+        highest_rate_per_s=_highest_rate(tried),
+        saturation_per_s=tried.saturation_per_s,
         usd_per_mtok=summary.usd_per_mtok,
     )
+    return tried.plan.model_copy(update={"under_load": loaded})
 
 
 def _within(report: Report) -> float:
@@ -165,30 +194,29 @@ def _within(report: Report) -> float:
     return float(report.meets_slo.mean()) if len(report.meets_slo) else 0.0
 
 
-def _highest_rate(saturation_per_s: float, is_met: Callable[[float], bool]) -> float:
+def _highest_rate(tried: _Tried) -> float:
     """The highest rate below saturation that is met, by bisection; 0 where even a lone request is late."""
-    low, high = 0.0, saturation_per_s
-    while high - low > _RATE_TOLERANCE * max(high, 1e-12):
+    low, high = 0.0, tried.saturation_per_s
+    while high - low > _RATE_TOLERANCE * high:
         middle = (low + high) / 2.0
-        low, high = (middle, high) if is_met(middle) else (low, middle)
-        if high < _RATE_TOLERANCE**2 * saturation_per_s:
+        met = tried.keeps(middle, tried.run(Gamma(rate_per_s=middle)))
+        low, high = (middle, high) if met else (low, middle)
+        if high < _RATE_TOLERANCE**2 * tried.saturation_per_s:
             return 0.0
     return low
 
 
-def _miss(request: PlanRequest, goal: RateGoal, plans: list[Plan], found: Found) -> str:
+def _miss(size: _Size, goal: RateGoal) -> str:
     """How far the pool comes, and what binds it."""
-    if not plans:
-        return found.least_over_bytes[1] or "; ".join(sorted(found.rejected)) or "no candidate"
-    best = max(plans, key=lambda plan: (_load(plan).highest_rate_per_s, _load(plan).saturation_per_s))
-    load = _load(best)
-    pool = f"{best.n_chips} chips of {request.on}"
-    if goal.rate_per_s >= load.saturation_per_s:
-        most = f"they saturate at {load.saturation_per_s:.4g} requests/s"
-        return f"{goal.rate_per_s:.4g} requests/s are more than {pool} carry: {most}"
-    limits = ", ".join(
-        f"{name} {value:.4g} s" for name, value in (("TTFT", request.slo.ttft_s), ("TPOT", request.slo.tpot_s)) if value
-    )
+    if not size.tried:
+        return size.found.least_over_bytes[1] or "; ".join(sorted(size.found.rejected)) or "no candidate"
+    plan = _with_load(max(size.tried, key=lambda tried: (_within(tried.report), tried.saturation_per_s)))
+    load, slo = _load(plan), size.request.slo
+    pool = f"{plan.n_chips} chips of {size.request.on}"
+    most = max(tried.saturation_per_s for tried in size.tried)
+    if goal.rate_per_s >= most:
+        return f"{goal.rate_per_s:.4g} requests/s are more than {pool} carry: they saturate at {most:.4g} requests/s"
+    limits = ", ".join(f"{name} {value:.4g} s" for name, value in (("TTFT", slo.ttft_s), ("TPOT", slo.tpot_s)) if value)
     reached = f"TTFT p50 {load.ttft_p50_s:.4g} s, p99 {load.ttft_p99_s:.4g} s"
     if load.tpot_p50_s is not None and load.tpot_p99_s is not None:
         reached += f", TPOT p50 {load.tpot_p50_s:.4g} s, p99 {load.tpot_p99_s:.4g} s"

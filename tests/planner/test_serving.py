@@ -130,6 +130,7 @@ def test_more_than_the_pool_carries_is_said_with_its_saturation():
     assert fine.saturation is None
 
 
+@pytest.mark.slow
 def test_the_smallest_pool_that_carries_a_rate_is_found_and_its_highest_rate_holds():
     asked = {"input_tokens": 512, "output_tokens": 64, "ttft_s": 0.5, "tpot_s": 0.03}
     one = shardwise.plan("llama-3-8b", "h100-sxm:..4", rate_per_s=5.0, **asked)

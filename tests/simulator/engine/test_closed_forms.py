@@ -52,7 +52,9 @@ def erlang_c(servers, load):
     return last / (sum(terms) + last)
 
 
-@pytest.mark.parametrize("scheduler", CONTINUOUS)
+@pytest.mark.parametrize(
+    "scheduler", ["chunked", *(pytest.param(name, marks=pytest.mark.slow) for name in CONTINUOUS if name != "chunked")]
+)
 def test_places_that_do_not_slow_each_other_are_an_m_m_c_queue(scheduler):
     servers, rho, mean_tokens = 4, 0.8, 5000.0
     step_s = 1.0 / mean_tokens
