@@ -15,7 +15,7 @@ from ..simulator.cost.engines import engine_of_framework
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
 from ..simulator.types import PhaseName
-from ..validate.loads import PhaseSeconds, batch_at_once, full_queue, times
+from ..validate.loads import PhaseSeconds, batch_at_once, full_queue, scaled_rates
 from ..validate.measured_case import MeasuredCase
 from ..validate.metrics import Outcome, Quantities
 from .build import build_phase
@@ -177,7 +177,7 @@ def _scaled(one: _Replicas) -> _Replicas:
     """The closed form of one replica, its rates times their number."""
 
     def answer(seconds: PhaseSeconds) -> Quantities:
-        return times(one.answer(seconds), one.n)
+        return scaled_rates(one.answer(seconds), one.n)
 
     return replace(one, answer=answer)
 

@@ -1,5 +1,6 @@
 """A measured case under load: the serving simulator answers."""
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -15,19 +16,23 @@ from ..simulator.workload.arrival import Traffic
 from ..simulator.workload.gaps import Gamma
 from ..simulator.workload.lengths import Fixed, UniformRatio
 from ..simulator.workload.synthetic import ClosedLoop, SyntheticTraffic
-from ..validate.loads import PhaseSeconds
+from ..validate.loads import PhaseSeconds, scaled_rates
 from ..validate.measured_case import MeasuredCase
 from ..validate.metrics import Quantities, Statistic
 from .deploy import ServingOptions, replica_spec
 from .result import PhasePlan, WorkloadShape
 
-# Requests that a load generator sends: ten a user, at a rate five hundred (InferenceX; TensorRT-LLM's own tables).
+# Requests that a load generator sends: ten a user (InferenceX); at a rate five hundred (TensorRT-LLM's own tables), and no
+# fewer than come in ten seconds, or there would be no more than the beginning of the run.
 _REQUESTS_A_USER = 10
-_REQUESTS_AT_A_RATE = 500
+_LEAST_AT_A_RATE = 500
+_LEAST_S_AT_A_RATE = 10.0
 # A run of many users is cut off here: by then every one of them has sent several.
 _MOST_REQUESTS = 8192
 # Load generators in a closed loop draw each length between this part of the nominal one and all of it (InferenceX).
 _SHORTEST_RATIO = 0.8
+# Half of a 90 % interval of a normal variable, in standard deviations.
+_Z_90 = 1.645
 _STATISTICS: tuple[Statistic, ...] = ("p50", "p90", "p99")
 
 
@@ -48,7 +53,11 @@ def under_load(
 
     def answer(seconds: PhaseSeconds) -> Quantities:
         ratios = (seconds.prefill_s / prefill.latency_s, seconds.step_s / decode.step_s)
-        return quantities(run(max(ratios, key=lambda ratio: abs(np.log(ratio)))))
+        scale = max(ratios, key=lambda ratio: abs(np.log(ratio)))
+        found = quantities(run(scale), case.rate_per_s)
+        # the ends of the interval also hold the chance of which requests came
+        n = max(int(run(scale).kept.sum()), 1)
+        return scaled_rates(found, 1.0 - float(np.sign(np.log(scale))) * _Z_90 / math.sqrt(n))
 
     return answer
 
@@ -57,9 +66,8 @@ def traffic_of(case: MeasuredCase) -> Traffic | ClosedLoop:
     """The requests that the load generator of a case sends."""
     if case.rate_per_s is not None:
         lengths = Fixed(input_tokens=case.input_tokens, output_tokens=case.output_tokens)
-        return SyntheticTraffic(
-            process=Gamma(rate_per_s=case.rate_per_s), lengths=lengths, n_requests=_REQUESTS_AT_A_RATE
-        )
+        n_requests = min(max(round(_LEAST_S_AT_A_RATE * case.rate_per_s), _LEAST_AT_A_RATE), _MOST_REQUESTS)
+        return SyntheticTraffic(process=Gamma(rate_per_s=case.rate_per_s), lengths=lengths, n_requests=n_requests)
     n_users = case.n_requests or 1
     return ClosedLoop(
         n_users=n_users,
@@ -68,15 +76,23 @@ def traffic_of(case: MeasuredCase) -> Traffic | ClosedLoop:
     )
 
 
-def quantities(report: Report) -> Quantities:
-    """What a run can be measured by."""
-    kept, duration = report.kept, report.duration_s
-    counts = [float(report.columns[name][kept].sum()) for name in ("prompt_tokens", "output_tokens")]
+def quantities(report: Report, offered_per_s: float | None) -> Quantities:
+    """What a run can be measured by.
+
+    Rates of traffic that comes at `offered_per_s` are those of the middle of the run, where it neither fills nor empties; no
+    more can be answered than comes. Those of a closed loop are over all of it, as load generators count them.
+    """
+    kept = report.kept
+    if offered_per_s is None:
+        rate = float(kept.sum()) / report.duration_s
+    else:
+        rate = min(report.answer_rate_per_s, offered_per_s)
+    n_in, n_out = (float(report.columns[name][kept].mean()) for name in ("prompt_tokens", "output_tokens"))
     rates: dict[str, Any] = {
-        "requests_per_s": float(kept.sum()) / duration,
-        "output_tokens_per_s": counts[1] / duration,
-        "all_tokens_per_s": sum(counts) / duration,
-        "input_tokens_per_s": counts[0] / duration,
+        "requests_per_s": rate,
+        "output_tokens_per_s": rate * n_out,
+        "all_tokens_per_s": rate * (n_in + n_out),
+        "input_tokens_per_s": rate * n_in,
     }
     times = {
         "ttft_s": report.ttft_s,

@@ -75,10 +75,8 @@ def full_queue(seconds: PhaseSeconds, *, prefill_batch: int, decode_batch: int) 
     )
 
 
-def times(one: Quantities, n_replicas: int) -> Quantities:
-    """The quantities of several equal replicas: times stay, rates add up."""
+def scaled_rates(one: Quantities, factor: float) -> Quantities:
+    """Rates times a factor, as those of several equal replicas; times stay."""
     rates = [f.name for f in fields(one) if f.name.endswith("_per_s")]
-    scaled: dict[str, Any] = {
-        name: None if (rate := getattr(one, name)) is None else rate * n_replicas for name in rates
-    }
+    scaled: dict[str, Any] = {name: None if (rate := getattr(one, name)) is None else rate * factor for name in rates}
     return replace(one, **scaled)

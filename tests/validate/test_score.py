@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 from shardwise.hardware_specs.errors import SpecError
-from shardwise.validate.loads import PhaseSeconds, full_queue, times
+from shardwise.validate.loads import PhaseSeconds, full_queue, scaled_rates
 from shardwise.validate.measured_case import parse_case
 from shardwise.validate.measured_csv import ADDED_COLUMNS, read_measured, write_scored
 from shardwise.validate.metrics import METRICS, Outcome, Quantities
@@ -267,6 +267,6 @@ def test_a_full_queue_is_quicker_than_its_batch_at_once_and_has_no_first_token()
 
 def test_replicas_add_rates_and_leave_times():
     one = full_queue(SECONDS, prefill_batch=1, decode_batch=32)
-    four = times(one, 4)
+    four = scaled_rates(one, 4)
     assert four.requests_per_s == pytest.approx(4 * one.requests_per_s)
     assert (four.tpot_s, four.ttft_s) == (one.tpot_s, None)
