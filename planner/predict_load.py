@@ -82,11 +82,8 @@ def quantities(report: Report, offered_per_s: float | None) -> Quantities:
     Rates of traffic that comes at `offered_per_s` are those of the middle of the run, where it neither fills nor empties; no
     more can be answered than comes. Those of a closed loop are over all of it, as load generators count them.
     """
-    kept = report.kept
-    if offered_per_s is None:
-        rate = float(kept.sum()) / report.duration_s
-    else:
-        rate = min(report.answer_rate_per_s, offered_per_s)
+    kept, in_all = report.kept, float(report.kept.sum()) / report.duration_s
+    rate = in_all if offered_per_s is None else min(report.answer_rate_per_s, offered_per_s)
     n_in, n_out = (float(report.columns[name][kept].mean()) for name in ("prompt_tokens", "output_tokens"))
     rates: dict[str, Any] = {
         "requests_per_s": rate,

@@ -64,8 +64,10 @@ def test_rows_series_and_trace_are_written(plan_file, tmp_path):
 def test_a_trace_is_served_and_what_it_cannot_serve_is_counted(plan_file, tmp_path):
     trace = tmp_path / "trace.csv"
     trace.write_text(AZURE + "2023-11-16 18:15:40,5,5\n2023-11-16 18:15:50,5,5\n")
-    stopped = _run("simulate", plan_file, "--trace", trace)
+    rows = tmp_path / "rows.csv"
+    stopped = _run("simulate", plan_file, "--trace", trace, "-o", rows)
     assert stopped.exit_code == 2
+    assert not rows.exists()
     assert "line 4" in stopped.stderr
     assert "skip-bad-rows" in stopped.stderr
     done = _run("simulate", plan_file, "--trace", trace, "--skip-bad-rows", "--json")
