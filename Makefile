@@ -10,14 +10,14 @@ demo: $(VENV)/installed
 	$(BIN)/shardwise $(DEMO)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python .ci/as_package.py mypy --config-file shardwise/pyproject.toml -p shardwise
 	$(BIN)/python .ci/as_package.py lint-imports --no-logo --config shardwise/pyproject.toml
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
