@@ -225,8 +225,8 @@ class Cluster:
             yield self._network.transfer(source.index, target.index, n_bytes)
         else:
             yield self.env.timeout(0.0)
-        source.handed_over(request)
-        if request.n_restarts == life:
+        if request.n_restarts == life and request.index in self._in_system:
+            source.handed_over(request)
             request.source = -1
             come()
 
@@ -269,18 +269,19 @@ class Cluster:
     def _rescue(self, replica: Replica, *, retries: bool) -> None:
         """What was in a dead replica's hands begins anew elsewhere, or is lost."""
         for request in replica.fail():
-            if request.index not in self._in_system:
-                continue
+            self._forget_elsewhere(request, replica)
             if not retries:
                 self.recorder.reasons["lost with its replica"] += 1
                 self._leave(request, "lost")
                 continue
-            self._forget_elsewhere(request, replica)
             request.restart()
             self._route(request, self._entry_place)
 
     def _forget_elsewhere(self, request: Request, dead: Replica) -> None:
         """Where a cache was under way between two replicas, the other lets go of it too."""
+        if request in self._homeless:
+            self._homeless.remove(request)
+            return
         for other in {request.replica, request.source} - {dead.index, -1}:
             self.replicas[other].abandon(request)
 

@@ -98,7 +98,7 @@ class Lane:
         return self._admits(waiting.head, spare_pages=spare)
 
     def fetched(self, request: Request) -> None:
-        """The cache of a request has come over the network."""
+        """The cache of a request has come over the network; it decodes from the next pass on."""
         if request not in self.fetching:
             return
         self.fetching.remove(request)
@@ -168,6 +168,8 @@ class Lane:
         self._fetched.clear()
         turn = self._scheduler.rule(self._view())
         gave_way = turn.decodes and self._make_room()
+        if turn.prompt_tokens:
+            self._push_out_for_urgent()
         pages = self._take_pages(1) if turn.decodes else 0
         readers = [] if gave_way else self._readers(turn.prompt_tokens, turn.max_prompts, turn.splits_prompts)
         steps = int(turn.decodes and self.decoding.n > 0)
@@ -177,7 +179,7 @@ class Lane:
             steps = self._most_steps() if self.decoding.n else 0
             pages = self._take_pages(steps)
         if not readers and not steps and not self._host_s:
-            return None
+            return self._decide() if self._fetched else None
         return Work(
             readers=readers,
             steps=steps,
@@ -260,7 +262,7 @@ class Lane:
         return readers
 
     def _may_enter(self) -> bool:
-        """Whether the head of the queue can be served now, pushing out who may be pushed out for it.
+        """Whether the head of the queue can be served now.
 
         Once the pages have run out nobody comes in until a request is done: whoever gave way would come back to give way again.
         """
@@ -268,11 +270,13 @@ class Lane:
         head = self._replica.waiting.head
         if self._replica.is_short and self._replica.n_running and not self._is_urgent(head):
             return False
-        while not self._admits(head):
-            if not self._is_urgent(head):
-                return False
+        return self._admits(head)
+
+    def _push_out_for_urgent(self) -> None:
+        """Make a place for the head of the queue where others have to give way to it."""
+        waiting = self._replica.waiting
+        while waiting and not self._admits(waiting.head) and self._is_urgent(waiting.head):
             self._preempt(self._last_in_order())
-        return True
 
     def _is_urgent(self, head: Request) -> bool:
         """Whether somebody here has to give way to the one that waits."""
@@ -304,15 +308,15 @@ class Lane:
             replica.reserve(request)
             request.is_swapped = False
             self._host_s += replica.swap_s(request.computed_tokens)
-            self._start_decoding(request)
+            self._fetched.append(request)
             return 0
         replica.reserve(request)
         self.reading.append(request)
         return request.tokens_to_read
 
     def _most_steps(self) -> int:
-        """Decode steps until something changes: a request ends, the pages run out; one in a pipeline."""
-        if len(self._replica.lanes) > 1:
+        """Decode steps until something changes: a request ends, the pages run out; one in a pipeline or where one joins."""
+        if len(self._replica.lanes) > 1 or self._fetched:
             return 1
         most = min(self.decoding.steps_to_finish(), self._replica.options.most_steps)
         free = self._pool.free_pages
