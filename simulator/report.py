@@ -179,11 +179,6 @@ class Report:
             return 0.0
         return float(self._of_kept("finish_s").max() - self._of_kept("arrival_s").min())
 
-    @property
-    def end_s(self) -> float:
-        """When the last request left."""
-        return float(max(self.columns["finish_s"].max(initial=0.0), self.columns["arrival_s"].max(initial=0.0)))
-
     def summary(self) -> Summary:
         """The run in figures."""
         c, duration = self.columns, self.duration_s

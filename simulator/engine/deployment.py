@@ -161,11 +161,6 @@ class Pool:
     role: Role = "both"
     autoscaling: Autoscaling | None = None
 
-    @property
-    def most_replicas(self) -> int:
-        """Replicas there may ever be."""
-        return self.n_replicas if self.autoscaling is None else max(self.autoscaling.most, self.n_replicas)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:

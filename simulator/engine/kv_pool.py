@@ -24,12 +24,10 @@ class KvPool:
     Parameters
     ----------
     n_pages, page_tokens : size of the pool, tokens of one page
-    caches_prefixes : blocks of prompts are kept and shared
     """
 
     n_pages: int
     page_tokens: int
-    caches_prefixes: bool = False
     owned_pages: int = 0
     _pages_of_block: dict[int, int] = field(default_factory=dict)
     _users: dict[int, int] = field(default_factory=dict)
@@ -46,11 +44,6 @@ class KvPool:
     def free_pages(self) -> int:
         """Pages that can be had: empty ones, and those of blocks nobody uses."""
         return self.n_pages - self.owned_pages - self._shared_pages
-
-    @property
-    def idle_pages(self) -> int:
-        """Pages of blocks that are kept for reuse and nobody uses."""
-        return self._idle_pages
 
     def take(self, pages: int) -> None:
         """Give pages to a request; dropping idle blocks where the empty ones do not suffice."""

@@ -80,7 +80,7 @@ class Replica:
         """Begin with an empty cache."""
         self.is_short = False
         spec, options = self.spec, self.options
-        self.pool = KvPool(n_pages=spec.n_pages, page_tokens=spec.page_tokens, caches_prefixes=options.prefix_caching)
+        self.pool = KvPool(n_pages=spec.n_pages, page_tokens=spec.page_tokens)
         self.waiting = WaitingQueue(options.scheduler.order)
         self.pipeline = Pipeline(spec.steps.stage_shares)
         self.lanes = [Lane(self, self._rng) for _ in spec.steps.stage_shares]
@@ -133,9 +133,14 @@ class Replica:
 
     # -- what its lanes ask
 
+    def _shares(self, request: Request) -> bool:
+        """Whether a prompt's blocks can be kept for others: they are known, and whole pages."""
+        known = self.options.prefix_caching and bool(request.block_hashes)
+        return known and request.block_tokens % self.spec.page_tokens == 0
+
     def _matched(self, request: Request) -> int:
         """Leading blocks of a prompt that are here; at least one token is left to read."""
-        if not (self.options.prefix_caching and request.block_hashes) or request.output_done:
+        if not self._shares(request) or request.output_done:
             return 0
         most = (request.prompt_tokens - 1) // request.block_tokens
         return self.pool.matched_blocks(request.block_hashes[:most])
@@ -178,7 +183,7 @@ class Replica:
 
     def publish(self, request: Request) -> None:
         """A prompt is read: whoever begins with the same blocks may share them."""
-        if not (self.options.prefix_caching and request.block_hashes):
+        if not self._shares(request):
             return
         full = min(len(request.block_hashes), request.prompt_tokens // request.block_tokens)
         fresh = request.block_hashes[request.shared_blocks : full]

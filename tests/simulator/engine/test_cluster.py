@@ -140,6 +140,11 @@ def test_prompts_that_begin_alike_are_read_once():
     assert np.all(cached.ttft_s[3:] < plain.ttft_s[3:])
 
 
+def test_blocks_that_are_no_whole_pages_are_not_shared():
+    report = served(deployment(replica=spec(n_pages=1000, page_tokens=48)), _conversations(3, 2))
+    assert report.columns["cached_prompt_tokens"].sum() == 0
+
+
 def test_a_full_cache_forgets_the_blocks_used_longest_ago():
     report = served(deployment(replica=spec(n_pages=90)), _conversations(3, 4))
     assert 0 < report.columns["cached_prompt_tokens"].sum() < 3 * (256 + 512 + 768)
