@@ -135,8 +135,6 @@ class Report:
         self.partial = partial
         self.bad_rows = bad_rows
 
-    # -- per request
-
     def _is(self, outcome: str) -> NDArray[np.bool_]:
         return np.asarray(self.columns["outcome"] == OUTCOMES.index(outcome))
 
@@ -169,8 +167,6 @@ class Report:
         ttft, tpot = self.slo.ttft_s, self.slo.tpot_s
         in_time = np.ones(int(self.kept.sum()), np.bool_) if ttft is None else self.ttft_s <= ttft
         return in_time if tpot is None else in_time & ~(self.tpot_s > tpot)
-
-    # -- as a whole
 
     @property
     def duration_s(self) -> float:
@@ -258,8 +254,6 @@ class Report:
         if not self.gaps.n:
             return spread(np.empty(0))
         return Spread(mean=self.gaps.mean_s, **{name: self.gaps.quantile_s(q) for name, q in QUANTILES.items()})
-
-    # -- tables and files
 
     def to_pandas(self) -> "pd.DataFrame":
         """One row a request, in order of arrival; times that never came are NaN."""

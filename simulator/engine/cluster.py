@@ -71,8 +71,6 @@ class Cluster:
         self._network = self._make_network()
         self._start_processes()
 
-    # -- building
-
     def _add_replica(self, place: int, pool: Pool, paid_from_s: float = 0.0) -> None:
         """One more replica of a pool, serving from now on."""
         index = len(self.replicas)
@@ -101,8 +99,6 @@ class Cluster:
         for place, pool in enumerate(self.deployment.pools):
             if pool.autoscaling is not None:
                 self.env.process(self._scaling(place, pool, pool.autoscaling))
-
-    # -- running
 
     def run(self, traffic: Traffic | ClosedLoop, *, until_s: float | None = None) -> bool:
         """Serve all of the traffic; False where it was stopped before the end.
@@ -169,8 +165,6 @@ class Cluster:
     def _end_if_done(self) -> None:
         if self._all_in and not self._in_system and not self._done.triggered:
             self._done.succeed(True)
-
-    # -- a request's way
 
     def _enter(self, arrival: Arrival, arrival_s: float) -> None:
         request = request_of(arrival, self._n_in, arrival_s)
@@ -245,8 +239,6 @@ class Cluster:
         if self._on_answer is not None and not self._all_in:
             self._on_answer(request)
         self._end_if_done()
-
-    # -- failures and scaling
 
     def _failing(self, replica: Replica, seed: np.random.SeedSequence) -> Process:
         """A replica dies with the first of its chips, and is repaired."""
@@ -332,8 +324,6 @@ class Cluster:
     def _stop_paying(self, index: int) -> None:
         self._draining.discard(index)
         self.paid_s[index][1] = self.env.now
-
-    # -- watching
 
     def _sample(self) -> None:
         series = self.recorder.series

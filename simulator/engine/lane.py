@@ -67,8 +67,6 @@ class Lane:
         self._idle: simpy.Event | None = None
         self.process = self._env.process(self.run())
 
-    # -- what others ask of a lane
-
     @property
     def n_requests(self) -> int:
         """Requests that hold a place: reading, writing, on their way, or held until their batch is done."""
@@ -115,8 +113,6 @@ class Lane:
         if self.process.is_alive and self.process is not self._env.active_process:
             self.process.interrupt(FAILURE)
 
-    # -- the loop
-
     def run(self) -> Generator[simpy.Event, Any, None]:
         """Decide what goes into the next pass, wait until it is done, commit what it did."""
         env = self._env
@@ -160,24 +156,14 @@ class Lane:
         work.pass_s = self._replica.spec.steps.decode_s(work.sequences, work.context_tokens, work.steps)
         return work.start_s + work.pass_s
 
-    # -- deciding
-
     def _decide(self) -> Work | None:
         for request in self._fetched:
             self._start_decoding(request)
         self._fetched.clear()
-        turn = self._scheduler.rule(self._view())
-        gave_way = turn.decodes and self._make_room()
-        if turn.prompt_tokens:
-            self._push_out_for_urgent()
-        pages = self._take_pages(1) if turn.decodes else 0
-        readers = [] if gave_way else self._readers(turn.prompt_tokens, turn.max_prompts, turn.splits_prompts)
-        steps = int(turn.decodes and self.decoding.n > 0)
-        if not readers:
-            self._pool.give_back(pages)
-            self._make_room()
-            steps = self._most_steps() if self.decoding.n else 0
-            pages = self._take_pages(steps)
+        if self._replica.waiting or self.reading:
+            readers, steps, pages = self._compose()
+        else:
+            readers, (steps, pages) = [], self._decode_alone()
         if not readers and not steps and not self._host_s:
             return self._decide() if self._fetched else None
         return Work(
@@ -188,6 +174,26 @@ class Lane:
             sequences=self.decoding.n + len(self._held),
             context_tokens=self.decoding.context_tokens + self._held_context,
         )
+
+    def _compose(self) -> tuple[list[tuple[Request, int]], int, int]:
+        """Fill the next pass as the scheduler says: readers, decode steps, and the pages set aside for these."""
+        turn = self._scheduler.rule(self._view())
+        gave_way = turn.decodes and self._make_room()
+        if turn.prompt_tokens:
+            self._push_out_for_urgent()
+        pages = self._take_pages(1) if turn.decodes else 0
+        readers = [] if gave_way else self._readers(turn.prompt_tokens, turn.max_prompts, turn.splits_prompts)
+        if readers:
+            return readers, int(turn.decodes and self.decoding.n > 0), pages
+        self._pool.give_back(pages)
+        steps, pages = self._decode_alone()
+        return [], steps, pages
+
+    def _decode_alone(self) -> tuple[int, int]:
+        """Decode steps with nothing to read beside them, and their pages."""
+        self._make_room()
+        steps = self._most_steps() if self.decoding.n else 0
+        return steps, self._take_pages(steps)
 
     def _take_pages(self, steps: int) -> int:
         """Pages for decode steps, set aside before anybody else can have them."""
@@ -346,8 +352,6 @@ class Lane:
         checked = [Chunk(draft.draft_tokens + 1, past)] * sequences
         drafting = draft.draft_tokens * draft.draft_cost * steps.decode_s(sequences, work.context_tokens)
         return drafting + steps.pass_s([*chunks, *checked])
-
-    # -- committing
 
     def _commit(self, work: Work) -> None:
         now = self._env.now

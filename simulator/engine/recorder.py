@@ -2,7 +2,10 @@
 
 from array import array
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
 
 from .request import Outcome, Request
 
@@ -40,6 +43,7 @@ class Rows:
 
 ROW_COLUMNS = tuple(Rows.__dataclass_fields__)
 _FROM_REQUEST = tuple(name for name in ROW_COLUMNS if name != "outcome")
+_VALUES = attrgetter(*_FROM_REQUEST)
 
 
 @dataclass(slots=True)
@@ -78,10 +82,14 @@ class Recorder:
     series: Series = field(default_factory=Series)
     reasons: Counter[str] = field(default_factory=Counter)
     n_failures: int = 0
+    _appends: list[Callable[[Any], None]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look the columns up once, not for every request."""
+        self._appends = [getattr(self.rows, name).append for name in _FROM_REQUEST]
 
     def leave(self, request: Request, outcome: Outcome) -> None:
         """A request leaves the system."""
-        rows = self.rows
-        for name in _FROM_REQUEST:
-            getattr(rows, name).append(getattr(request, name))
-        rows.outcome.append(OUTCOMES.index(outcome))
+        for append, value in zip(self._appends, _VALUES(request), strict=True):
+            append(value)
+        self.rows.outcome.append(OUTCOMES.index(outcome))

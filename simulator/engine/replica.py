@@ -85,8 +85,6 @@ class Replica:
         self.pipeline = Pipeline(spec.steps.stage_shares)
         self.lanes = [Lane(self, self._rng) for _ in spec.steps.stage_shares]
 
-    # -- what the cluster asks
-
     @property
     def used_share(self) -> float:
         """Part of the cache that is in use."""
@@ -130,8 +128,6 @@ class Replica:
         """Serve again."""
         self.is_up = True
         self._start()
-
-    # -- what its lanes ask
 
     def _shares(self, request: Request) -> bool:
         """Whether a prompt's blocks can be kept for others: they are known, and whole pages."""
