@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from ..hardware_specs.dtypes import DType
+from .ops import attention_flop, matmul_flop, visible_share
 from .program import Append, Attention, Collective, Matmul, Pointwise, SendRecv, Step, Tensor
 from .sizes import Array, Sizes, ceil_div
 
@@ -92,7 +93,7 @@ def _matmul(step: Matmul, sizes: Sizes, formats: Formats) -> Work:
     n_rows = sizes.total(rows)
     n_weights = sum((sizes.total(w) for w in step.weights), start=0.0)
     return Work(
-        flop=2.0 * n_rows * n_weights,
+        flop=matmul_flop(n_rows, n_weights),
         weight_bytes=n_weights * formats.weights.bytes_per_element,
         activation_bytes=tensor_bytes((*step.x, *step.outs), sizes, formats),
         n_rows=n_rows,
@@ -127,7 +128,7 @@ def _attention(step: Attention, sizes: Sizes, formats: Formats) -> Work:
     else:
         pairs = _visible_pairs(step, sizes)
     return Work(
-        flop=4.0 * pairs * sizes.local(0, "Q", ()),
+        flop=attention_flop(pairs, sizes.local(0, "Q", ())),
         kv_bytes=tensor_bytes((step.cache,), sizes, formats),
         activation_bytes=tensor_bytes((step.q, step.out), sizes, formats) + score_bytes,
     )
@@ -141,15 +142,6 @@ def _visible_pairs(step: Attention, sizes: Sizes) -> Array:
         keys = sizes.local(g, "S", step.cache.form.axes_of("S")) * visible_share(group.new_tokens, group.past_tokens)
         pairs = pairs + prod(queries, start=keys)
     return pairs
-
-
-def visible_share(new_tokens: Array, past_tokens: Array) -> Array:
-    """Share of the (query, key) pairs that the causal mask lets through.
-
-    >>> visible_share(1.0, 2047.0), visible_share(4.0, 0.0)
-    (1.0, 0.625)
-    """
-    return (past_tokens + (new_tokens + 1.0) / 2.0) / (past_tokens + new_tokens)
 
 
 def _collective(step: Collective, sizes: Sizes, formats: Formats) -> Work:

@@ -12,7 +12,8 @@ from shardwise.models.params import attention_params, ffn_params
 from shardwise.models.program import Attention, Collective, Matmul, SendRecv, ShardedProgram, Tensor
 from shardwise.models.reshard import reshard
 from shardwise.models.sizes import Sizes, TokenGroup
-from shardwise.models.work import Formats, step_work, tiled_weights, visible_share
+from shardwise.models.ops import visible_share
+from shardwise.models.work import Formats, step_work, tiled_weights
 from shardwise.tests.strategies import BF16, INT8, attentions, form_pairs, layout_names, mesh_sizes, models, small_model
 
 _MESH = {"x": 4.0, "y": 2.0, "z": 2.0}

@@ -1,0 +1,107 @@
+"""Work of single ops, whatever program they stand in: the formulas that cost model, kernels and benches all read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .sizes import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpWork:
+    """What an op must do if every operand is read once and every result written once.
+
+    Parameters
+    ----------
+    flop : matmul work, multiply and add counted apart; element-wise arithmetic is left out
+    reads, writes : bytes of each operand and result, by name
+    """
+
+    reads: Mapping[str, Array]
+    writes: Mapping[str, Array]
+    flop: Array = 0.0
+
+    @property
+    def moved_bytes(self) -> Array:
+        """Reads plus writes."""
+        return sum(self.reads.values(), start=0.0) + sum(self.writes.values(), start=0.0)
+
+    def loaded_bytes(self, rereads: Mapping[str, float]) -> Array:
+        """Bytes a kernel loads that reads each operand so many times, once where `rereads` does not name it.
+
+        >>> matmul_work(64, 32, 16, x_bytes=2, w_bytes=2, out_bytes=2).loaded_bytes({"w": 2})
+        6144
+        """
+        return sum((n_bytes * rereads.get(name, 1) for name, n_bytes in self.reads.items()), start=0)
+
+
+def matmul_flop(n_rows: Array, n_weights: Array) -> Array:
+    """2mkn: every row meets every weight once.
+
+    >>> matmul_flop(3, 5 * 7)
+    210
+    """
+    return 2 * n_rows * n_weights
+
+
+def attention_flop(pairs: Array, d_head: Array) -> Array:
+    """Scores and mix: 2 x 2 x (query, key) pairs of all heads x d_head."""
+    return 4 * pairs * d_head
+
+
+def visible_share(new_tokens: Array, past_tokens: Array) -> Array:
+    """Share of the (query, key) pairs that the causal mask lets through.
+
+    >>> visible_share(1.0, 2047.0), visible_share(4.0, 0.0)
+    (1.0, 0.625)
+    """
+    return (past_tokens + (new_tokens + 1.0) / 2.0) / (past_tokens + new_tokens)
+
+
+def matmul_work(m: Array, k: Array, n: Array, *, x_bytes: Array, w_bytes: Array, out_bytes: Array) -> OpWork:
+    """`out[m, n] = x[m, k] @ w[k, n]`; `x_bytes`, `w_bytes`, `out_bytes` are bytes of one element."""
+    return OpWork(
+        flop=matmul_flop(m, k * n),
+        reads={"x": m * k * x_bytes, "w": k * n * w_bytes},
+        writes={"out": m * n * out_bytes},
+    )
+
+
+def attention_work(
+    *,
+    n_sequences: Array,
+    new_tokens: Array,
+    past_tokens: Array,
+    n_heads: Array,
+    n_kv_heads: Array,
+    d_head: Array,
+    q_bytes: Array,
+    kv_bytes: Array,
+    out_bytes: Array,
+) -> OpWork:
+    """Causal attention of new tokens over themselves and a cache; bytes are of one element.
+
+    References
+    ----------
+    [Dao2022] : scores stay on the chip.
+    """
+    keys = new_tokens + past_tokens
+    pairs = n_sequences * n_heads * new_tokens * keys * visible_share(new_tokens, past_tokens)
+    queries = n_sequences * n_heads * new_tokens * d_head
+    cached = n_sequences * n_kv_heads * keys * d_head
+    return OpWork(
+        flop=attention_flop(pairs, d_head),
+        reads={"q": queries * q_bytes, "k": cached * kv_bytes, "v": cached * kv_bytes},
+        writes={"out": queries * out_bytes},
+    )
+
+
+def elementwise_work(reads: Mapping[str, tuple[Array, Array]], writes: Mapping[str, tuple[Array, Array]]) -> OpWork:
+    """Memory traffic alone: (elements, bytes of one) of each operand and result.
+
+    >>> elementwise_work({"x": (10, 2)}, {"y": (10, 4)}).moved_bytes
+    60.0
+    """
+    return OpWork(
+        reads={name: n * size for name, (n, size) in reads.items()},
+        writes={name: n * size for name, (n, size) in writes.items()},
+    )
