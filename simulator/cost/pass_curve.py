@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.forms import AXES
+from ...models.ops import visible_share
 from ...models.program import Attention
 from ...models.sizes import Array, Sizes, TokenGroup, batch_prefix
-from ...models.ops import visible_share
 from .machine import Machine
 from .phases import PhaseSetting, lower_phase
 from .price import Engine, StepPrice, pass_time_s, price_pass

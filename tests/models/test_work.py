@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.models.forms import AXES, Form, parse_form
 from shardwise.models.lower import lower
+from shardwise.models.ops import visible_share
 from shardwise.models.params import attention_params, ffn_params
 from shardwise.models.program import Attention, Collective, Matmul, SendRecv, ShardedProgram, Tensor
 from shardwise.models.reshard import reshard
 from shardwise.models.sizes import Sizes, TokenGroup
-from shardwise.models.ops import visible_share
 from shardwise.models.work import Formats, step_work, tiled_weights
 from shardwise.tests.strategies import BF16, INT8, attentions, form_pairs, layout_names, mesh_sizes, models, small_model
 
