@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from .catalogue import OPS, variants
 from .variant import TARGETS
 
-_HEAD = f"{'op':18s} {'variant':34s} {'target':6s} {'regs':>4s} {'spill':>5s} {'shared':>7s} {'warps':>5s} {'occ':>4s} {'mma':>4s} {'wgmma':>5s}"
+_HEAD = (
+    f"{'op':18s} {'variant':34s} {'target':6s} {'regs':>4s} {'spill':>5s} {'shared':>7s} {'warps':>5s} "
+    f"{'occ':>4s} {'mma':>4s} {'wgmma':>5s}"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
