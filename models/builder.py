@@ -1,7 +1,7 @@
 """Collects the steps of a program and derives the collectives between them."""
 
 from .forms import Form
-from .program import Collective, Matmul, Pointwise, Step, Tensor
+from .program import Collective, Matmul, Pointwise, PointwiseOp, Step, Tensor
 from .reshard import reshard
 
 
@@ -43,9 +43,9 @@ class Builder:
         self.steps.append(Matmul(name=name, x=xs, weights=tuple(w for _, w in pairs), outs=tuple(made)))
         return made
 
-    def pointwise(self, name: str, reads: list[Tensor], writes: list[Tensor]) -> None:
+    def pointwise(self, op: PointwiseOp, name: str, reads: list[Tensor], writes: list[Tensor]) -> None:
         """One step of memory traffic alone."""
-        self.steps.append(Pointwise(name=name, reads=tuple(reads), writes=tuple(writes)))
+        self.steps.append(Pointwise(op=op, name=name, reads=tuple(reads), writes=tuple(writes)))
 
 
 def contract(x: Form, w: Form) -> Form:
@@ -57,7 +57,7 @@ def contract(x: Form, w: Form) -> Form:
     """
     shared = [dim for dim in w.letters if dim in x.letters]
     for dim in shared:
-        if x.axes_of(dim) != w.axes_of(dim):
+        if set(x.axes_of(dim)) != set(w.axes_of(dim)):
             raise AssertionError(f"einsum of {x} and {w}: {dim} lies differently in the two")
     kept = tuple(item for item in x.dims if item[0] not in shared)
     new = tuple(item for item in w.dims if item[0] not in shared)

@@ -6,7 +6,7 @@ The lowering says which einsums there are and in which form each needs its opera
 
 from functools import lru_cache
 
-from .builder import Builder, transposed
+from .builder import Builder, contract, transposed
 from .description import Model
 from .forms import AXES, Form, without_axes
 from .layouts import AttentionSharding, Layout, get_layout
@@ -128,15 +128,20 @@ class _Lowering:
         and added up by every chip.
         """
         whole = not residual.form.axes_of("E")
-        goal = residual.form if whole else self._entry(residual)
+        goal = Form(residual.form.dims) if whole else self._entry(residual)
         (x,) = b.bring([(Tensor(name=f"{which}normed", form=residual.form), goal)], partner=partner)
-        axes = goal.axes_of("E")
-        if axes:
-            rest = tuple(item for item in goal.dims if item[0] != "E")
-            parts = Tensor(name=f"{which}norm statistics", form=Form((*rest, ("N", axes))), role="statistic")
-            b.bring([(parts, Form((*rest, ("N", ()))))])
-        b.pointwise(f"{which}norm", [x], [x])
+        self._share_statistics(b, f"{which}norm statistics", x.form, "E", "N")
+        b.pointwise("norm", f"{which}norm", [x], [x])
         return x
+
+    @staticmethod
+    def _share_statistics(b: Builder, name: str, form: Form, dim: str, letter: str) -> None:
+        """Every chip's own numbers about its part of `dim` go to all that hold another part; `letter` counts them."""
+        axes = form.axes_of(dim)
+        if axes:
+            rest = tuple(item for item in form.dims if item[0] not in (dim, "Q"))
+            parts = Tensor(name=name, form=Form((*rest, (letter, axes))), role="statistic")
+            b.bring([(parts, Form((*rest, (letter, ()))))])
 
     def _entry(self, residual: Tensor) -> Form:
         """The entry's form for what has the residual's dimensions."""
@@ -155,15 +160,19 @@ class _Lowering:
         return b.bring([(tensor, goal[tensor.name]) for tensor in made], partner=name)
 
     def _attend(self, b: Builder, q: Tensor, kv: Tensor) -> Tensor:
-        """Rotate, append, exchange, attend, exchange back."""
+        """Rotate, append, exchange, attend, exchange back; parts of the context are merged by their log-sum-exp."""
         if self.model.positions == "rope":
-            b.pointwise("rotate", [q, kv], [q, kv])
+            b.pointwise("rotate", "rotate", [q, kv], [q, kv])
         b.steps.append(Append(name="append", new=Tensor(name="kv", form=kv.form, role="kv", copies=2)))
         home = q.form
         (q,) = b.bring([(q, self.forms.q)])
         cache = self.cache()
         out = Tensor(name="mixed", form=Form(q.form.dims, cache.form.axes_of("S")))
         b.steps.append(Attention(name="attention", q=q, cache=cache, out=out, scores=self._scores(q, cache)))
+        if out.form.partial:
+            queries = Form((*q.form.dims, ("S", cache.form.axes_of("S"))))
+            self._share_statistics(b, "attention statistics", queries, "S", "M")
+            b.pointwise("merge", "merge", [out], [out])
         (out,) = b.bring([(out, home)])
         return out
 
@@ -176,7 +185,7 @@ class _Lowering:
 
     def _activate(self, b: Builder, h: Tensor) -> Tensor:
         activated = Tensor(name="activated", form=h.form)
-        b.pointwise("activation", [h], [activated])
+        b.pointwise("activate", "activation", [h], [activated])
         return activated
 
     def _merge(self, b: Builder, parts: list[tuple[Tensor, str]], name: str, update: str, residual: Tensor) -> None:
@@ -186,26 +195,28 @@ class _Lowering:
             self.forms.exit if weight == "w_out" else self.forms.per_head(self.forms.exit, "H") for _, weight in parts
         ]
         xs = b.bring([(x, form) for (x, _), form in zip(parts, exits, strict=True)], partner=name)
-        made = b.matmul(name, list(zip(xs, weights, strict=True)), (update,) * len(parts))
+        pairs = list(zip(xs, weights, strict=True))
+        alike = len({contract(x.form, w.form) for x, w in pairs}) == 1
+        made = b.matmul(name, pairs, tuple(update if alike else f"{update} of {w.name}" for w in weights))
         updates = b.bring([(tensor, residual.form) for tensor in dict.fromkeys(made)], partner=name)
-        b.pointwise(f"{name} add", [residual, *updates], [residual])
+        b.pointwise("add", f"{name} add", [residual, *updates], [residual])
 
     def cache(self) -> Tensor:
         return Tensor(name="cache", form=self.forms.cache, role="kv", copies=2)
 
     def block_vectors(self) -> tuple[Tensor, ...]:
-        """Norms and biases of one layer, which lie beside the matrices and cost nothing but memory."""
-        model, stored = self.model, self.layout.stored
+        """Norms and biases of one layer: whole on every chip, so that any layout slices what it needs for nothing."""
+        model = self.model
         norm = model.n_norms_per_block * (2 if model.norm_bias else 1)
         heads = [("norms of q and k", self._vector("Q", ()), 2)] if model.qk_norm else []
         found = [("norms", self._vector("E", ()), norm), *heads]
         if model.biases.qkv:
-            found.append(("bias of q", self._per_head_vector("H"), 1))
-            found.append(("bias of kv", self._per_head_vector("K"), 2))
+            found.append(("bias of q", Form((("H", ()), ("Q", ()))), 1))
+            found.append(("bias of kv", Form((("K", ()), ("Q", ()))), 2))
         if model.biases.attention_out:
             found.append(("bias of o", self._vector("E", ()), 1))
         if model.biases.ffn:
-            found.append(("bias of w_in", self._vector("F", stored.axes_of("F")), 2 if model.gated else 1))
+            found.append(("bias of w_in", self._vector("F", ()), 2 if model.gated else 1))
             found.append(("bias of w_out", self._vector("E", ()), 1))
         return tuple(Tensor(name=name, form=form, role="weight", copies=copies) for name, form, copies in found)
 
@@ -236,10 +247,6 @@ class _Lowering:
     def _vector(dim: str, axes: tuple[str, ...]) -> Form:
         return Form(((dim, axes),))
 
-    def _per_head_vector(self, dim: str) -> Form:
-        """One bias a head and channel, cut as the projection's heads are."""
-        return Form(tuple(item for item in self.forms.per_head(self.layout.stored, dim).dims if item[0] != "E"))
-
     def embedding(self) -> Tensor:
         return Tensor(name="embedding", form=self.layout.embedding, role="weight")
 
@@ -255,15 +262,19 @@ class _Lowering:
         table = self.embedding().form
         found = Form((("B", ()), ("L", ()), ("E", table.axes_of("E"))), table.axes_of("V"))
         rows = Tensor(name="embedded", form=found)
-        b.pointwise("embed", [rows], [rows])
-        b.bring([(rows, self.forms.residual)])
+        b.pointwise("embed", "embed", [rows], [rows])
+        (rows,) = b.bring([(rows, self.forms.residual)])
+        if self.model.embedding_norm:
+            self._share_statistics(b, "embedding norm statistics", rows.form, "E", "R")
+            b.pointwise("norm", "embedding norm", [rows], [rows])
         return tuple(b.steps)
 
     def unembed(self) -> tuple[Step, ...]:
         """Final norm of each sequence's last position, vocabulary-parallel logits, greedy choice over the shards."""
         b = Builder(looped=self.looped)
+        # where positions are cut, the last one lies on one chip and counts as nothing on the others
         dims = tuple(item for item in self.forms.residual.dims if item[0] != "L")
-        last = Tensor(name="last", form=Form(dims))
+        last = Tensor(name="last", form=Form(dims, self.forms.residual.axes_of("L")))
         if self.model.final_norm:
             last = self._normed(b, last, "final ", "logits")
         weight = self.unembedding()
@@ -272,7 +283,7 @@ class _Lowering:
         (logits,) = b.matmul("logits", [(last, weight)], ("logits",))
         cut = (*table.axes_of("V"), *table.axes_of("E"))
         (logits,) = b.bring([(logits, Form((("B", ()), ("V", cut))))])
-        b.pointwise("sample", [logits], [])
+        b.pointwise("sample", "sample", [logits], [])
         # C: each shard's best value and its index, two numbers
         best = Tensor(name="best", form=Form((("B", ()), ("C", cut))), role="logit", copies=2)
         b.bring([(best, Form((("B", ()), ("C", ()))))])

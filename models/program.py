@@ -12,6 +12,7 @@ from .layouts import AttentionSharding, Layout
 from .reshard import CollectiveKind
 
 Role = Literal["activation", "weight", "kv", "statistic", "logit"]
+PointwiseOp = Literal["embed", "norm", "rotate", "merge", "activate", "add", "sample"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +56,13 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pointwise:
-    """Norms, activation functions, rotations, sums: memory traffic and no matmul."""
+    """Norms, activation functions, rotations, sums: memory traffic and no matmul.
+
+    `merge` weighs attention over a part of the context by its share of the whole softmax.
+    """
 
     name: str
+    op: PointwiseOp
     reads: tuple[Tensor, ...]
     writes: tuple[Tensor, ...]
 

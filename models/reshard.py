@@ -6,8 +6,9 @@ a partial sum becomes sharded         reduce_scatter
 a partial sum becomes replicated      all_reduce
 an axis moves to another dimension    all_to_all
 an axis joins a replicated dimension  local slice, free
-axes leave that are not the minor end permute of what stays, before the gather
 ===================================== =============================================
+
+Which indices a chip holds of a dimension depends on the set of axes it is cut over, not on their order: see `models.indices`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Literal
 from ..hardware_specs.errors import SpecError
 from .forms import Form
 
-CollectiveKind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "permute", "slice"]
+CollectiveKind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "slice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def reshard(start: Form, goal: Form) -> tuple[Move, ...]:
     moves: list[Move] = []
     form = start
     for kind, axes in _plan(start, goal):
-        after = _apply(form, goal, kind, axes)
+        after = _apply(form, goal, axes)
         moves.append(Move(kind, axes, form, after))
         form = after
     return tuple(moves)
@@ -73,30 +74,16 @@ def _plan(start: Form, goal: Form) -> list[tuple[CollectiveKind, tuple[str, ...]
         ("reduce_scatter", tuple(a for a in summed if goal.dim_of(a) is not None)),
         ("all_reduce", tuple(a for a in summed if goal.dim_of(a) is None)),
         ("all_to_all", moved),
-        ("permute", _out_of_place(start, goal)),
         ("all_gather", gathered),
     ]
     return [(kind, tuple(sorted(axes))) for kind, axes in kinds if axes]
 
 
-def _out_of_place(start: Form, goal: Form) -> tuple[str, ...]:
-    """Axes that stay on their dimension but not as its major end: what they hold is not what `goal` says."""
-    wrong: list[str] = []
-    for dim, axes in start.dims:
-        stays = tuple(axis for axis in axes if axis in goal.axes_of(dim))
-        if axes[: len(stays)] != stays or goal.axes_of(dim)[: len(stays)] != stays:
-            wrong += stays
-    return tuple(wrong)
-
-
-def _apply(form: Form, goal: Form, kind: CollectiveKind, axes: tuple[str, ...]) -> Form:
-    """The form after one move: `axes` lie where `goal` has them (nowhere, if gathered), the others stay.
-
-    A permute moves nothing between dimensions; it puts what lies on one in the order of `goal`.
-    """
+def _apply(form: Form, goal: Form, axes: tuple[str, ...]) -> Form:
+    """The form after one move: `axes` lie where `goal` has them (nowhere, if gathered), the others stay."""
     dims = []
     for dim, held in form.dims:
-        stays = [axis for axis in held if kind == "permute" or axis not in axes]
+        stays = [axis for axis in held if axis not in axes]
         joins = [axis for axis in goal.axes_of(dim) if axis in axes and axis not in stays]
         order = [*stays, *joins]
         wanted = [axis for axis in goal.axes_of(dim) if axis in order]

@@ -57,6 +57,7 @@ class Sizes:
         self._cut: dict[tuple[int, str, tuple[str, ...]], Array] = {}
         self._elements: dict[Form, Array] = {}
         n_heads, n_kv_heads = padded_heads(model, self.shards(program.head_axes))
+        n_statistics = 2.0 if model.norm == "layernorm" else 1.0
         common: dict[str, Array] = {
             "E": float(model.d_model),
             "F": float(model.d_ff),
@@ -65,8 +66,11 @@ class Sizes:
             "Q": float(model.d_head),
             "V": float(model.vocab_size),
             "P": float(model.n_learned_positions),
-            # every chip's own statistics (sum of squares, for layernorm also the sum), and its own best logit
-            "N": (2.0 if model.norm == "layernorm" else 1.0) * self.shards(program.layout.entry.axes_of("E")),
+            # every chip's own statistics of a norm (sum of squares, for layernorm also the sum) at the entry and between
+            # blocks, of attention over a part of the context (log-sum-exp), and its own best logit
+            "N": n_statistics * self.shards(program.layout.entry.axes_of("E")),
+            "R": n_statistics * self.shards(program.residual.form.axes_of("E")),
+            "M": self.shards(program.cache.form.axes_of("S")),
             "C": self.shards(AXES),
         }
         self._dims: list[dict[str, Array]] = [

@@ -159,6 +159,5 @@ def _collective(step: Collective, sizes: Sizes, formats: Formats) -> Work:
         "reduce_scatter": k * after,
         "all_reduce": 2.0 * before,
         "all_to_all": np.maximum(before, after),
-        "permute": before,
     }[step.kind]
     return Work(full_bytes=full, sent_bytes=full * (k - 1.0) / k)

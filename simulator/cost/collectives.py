@@ -66,7 +66,7 @@ def collective_time_s(
     """
     links = [machine.axes[axis] for axis in axes]
     inner, outer = _product([axis.inner for axis in links]), _product([axis.outer for axis in links])
-    exchanges = kind in ("all_to_all", "permute")
+    exchanges = kind == "all_to_all"
     rate = np.maximum(_inside_rate(links, machine, axes_at_once=axes_at_once or exchanges), 1.0)
     if exchanges:
         bisection = _smallest([axis.exchange_bytes_per_s for axis in links])

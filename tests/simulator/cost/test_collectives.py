@@ -14,7 +14,7 @@ from shardwise.simulator.cost.constants import Constants
 from shardwise.simulator.cost.machine import AxisArrays, Machine, make_machine, take
 from shardwise.tests.strategies import faster_wires, machine_of, machines
 
-_KINDS: tuple[CollectiveKind, ...] = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "permute")
+_KINDS: tuple[CollectiveKind, ...] = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all")
 _kinds = st.sampled_from(_KINDS)
 _axes = st.sampled_from([("x",), ("y",), ("z",), ("x", "y"), ("y", "z"), ("x", "y", "z")])
 # no fraction of a byte: below 1e-300 halving and doubling lose digits

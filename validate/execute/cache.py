@@ -1,0 +1,38 @@
+"""The KV cache of one layer on one chip, contiguous or in pages."""
+
+import torch
+
+
+class Cache:
+    """Keys and values of `n_slots` positions of each sequence, in pages of `page_size` dealt out in random order.
+
+    A page size of 1 is one contiguous run a sequence.
+    """
+
+    def __init__(
+        self, n_sequences: int, n_slots: int, n_heads: int, d_head: int, *, page_size: int, dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        pages = -(-n_slots // page_size)
+        self.page_size = page_size
+        shape = (2, n_sequences * pages, page_size, n_heads, d_head)
+        if page_size == 1:
+            shape = (2, n_sequences, n_slots, n_heads, d_head)
+        self.memory = torch.zeros(shape, dtype=dtype, device=device)
+        order = torch.randperm(n_sequences * pages, generator=torch.Generator().manual_seed(0))
+        self.table = order.view(n_sequences, pages).to(device)
+
+    def write(self, new: torch.Tensor, slots: torch.Tensor) -> None:
+        """Put `new` [2, B, L, K, Q] into `slots` [L] of every sequence."""
+        if self.page_size == 1:
+            self.memory[:, :, slots] = new.to(self.memory.dtype)
+            return
+        pages = self.table[:, slots // self.page_size]
+        self.memory[:, pages, slots % self.page_size] = new.to(self.memory.dtype)
+
+    def read(self, n_slots: int) -> torch.Tensor:
+        """The first `n_slots` positions of every sequence, [2, B, n_slots, K, Q]."""
+        if self.page_size == 1:
+            return self.memory[:, :, :n_slots]
+        pages = self.table[:, : -(-n_slots // self.page_size)]
+        return self.memory[:, pages].flatten(2, 3)[:, :, :n_slots]

@@ -1,0 +1,166 @@
+"""Ranks as processes: started together, watched together, ended together."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from .comm import Wires
+from .spec import RunSpec
+from .worker import Rank, RankReport, TellTokens
+
+_PR_SET_PDEATHSIG = 1
+
+
+class RankFailedError(Exception):
+    """A rank died, hung or raised; the text is its own error."""
+
+
+def run_ranks(specs: Sequence[RunSpec], *, limit_s: float) -> list[list[RankReport]]:
+    """Run specs one after the other on one set of processes, a process a rank; all on one mesh and device.
+
+    Returns
+    -------
+    of each spec, what each rank saw
+
+    Raises
+    ------
+    RankFailedError : a rank failed, or not all were done after `limit_s`; none is left running
+    """
+    with tempfile.TemporaryDirectory(prefix="shardwise-") as folder:
+        store = str(Path(folder) / "store")
+        by_rank = start_together(specs[0].mesh.n_ranks, limit_s, lambda rank: _run_rank(specs, rank, store, limit_s))
+    return [list(reports) for reports in zip(*by_rank, strict=True)]
+
+
+def start_together(n: int, limit_s: float, work: Callable[[int], Any]) -> list[Any]:
+    """Run `work(rank)` in `n` processes and return what each returns."""
+    context = multiprocessing.get_context("fork")
+    pipes, processes = [], []
+    try:
+        for rank in range(n):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_child, args=(work, rank, theirs, os.getpid()), daemon=True)
+            process.start()
+            theirs.close()
+            pipes.append(ours)
+            processes.append(process)
+        return _gather(pipes, limit_s)
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+        for process in processes:
+            process.join()
+
+
+def _gather(pipes: list[Connection], limit_s: float) -> list[Any]:
+    """What every rank sends, or the error of the first that fails."""
+    found: dict[int, Any] = {}
+    ends = time.monotonic() + limit_s
+    while len(found) < len(pipes):
+        waiting = {pipe: rank for rank, pipe in enumerate(pipes) if rank not in found}
+        ready = wait(list(waiting), timeout=max(ends - time.monotonic(), 0.0))
+        if not ready:
+            missing = ", ".join(str(rank) for rank in sorted(waiting.values()))
+            raise RankFailedError(f"rank {missing} not done after {limit_s:g} s; a rank hangs, or --limit is too short")
+        failed = []
+        for pipe in ready:
+            rank = waiting[pipe]  # type: ignore[index]
+            try:
+                is_fine, value = pipe.recv()  # type: ignore[union-attr]
+            except EOFError:
+                is_fine, value = False, "died without a word (killed, or out of memory)"
+            if is_fine:
+                found[rank] = value
+            else:
+                failed.append((rank, value))
+        if failed:
+            rank, text = min(failed, key=lambda item: "Connection" in item[1] or "gloo" in item[1])
+            raise RankFailedError(f"rank {rank} of {len(pipes)}: {text}")
+    return [found[rank] for rank in range(len(pipes))]
+
+
+def _child(work: Callable[[int], Any], rank: int, pipe: Connection, parent: int) -> None:
+    """Run, and send what came out; die with the parent."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        pipe.send((True, work(rank)))
+    except BaseException as error:
+        pipe.send((False, "".join(traceback.format_exception_only(error)).strip() + f"\n{_where(error)}"))
+    pipe.close()
+    os._exit(0)
+
+
+def _where(error: BaseException) -> str:
+    """The innermost line of the error."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"  at {Path(last.filename).name}:{last.lineno}, {last.line}"
+
+
+def _run_rank(specs: Sequence[RunSpec], rank: int, store: str, limit_s: float) -> list[RankReport]:
+    """Join the others, then run."""
+    torch.set_num_threads(1)
+    device, mesh = torch.device("cpu"), specs[0].mesh
+    if specs[0].device == "cuda":
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
+    shared = dist.FileStore(store, mesh.n_ranks)
+    dist.init_process_group(
+        "gloo" if device.type == "cpu" else "nccl",
+        store=shared,
+        rank=rank,
+        world_size=mesh.n_ranks,
+        timeout=timedelta(seconds=limit_s),
+    )
+    wires = Wires(mesh, rank)
+    tell = _teller(wires, shared)
+    reports = [_run_spec(spec, wires, tell, device) for spec in specs]
+    dist.barrier()
+    dist.destroy_process_group()
+    return reports
+
+
+def _run_spec(spec: RunSpec, wires: Wires, tell: TellTokens, device: torch.device) -> RankReport:
+    report = RankReport(rank=wires.rank)
+    with torch.inference_mode():
+        Rank(spec, wires, tell, device).run(report)
+    return report
+
+
+def _teller(wires: Wires, store: dist.Store) -> TellTokens:
+    """Tokens go by the host, as an engine's scheduler sends them: one rank of the last stage tells the other stages."""
+    n_told = 0
+
+    def tell(_step: int, chosen: torch.Tensor | None) -> torch.Tensor:
+        nonlocal n_told
+        n_told += 1
+        if wires.mesh.pp == 1:
+            assert chosen is not None
+            return chosen
+        key = f"tokens {wires.place['dp']} {n_told}"
+        if chosen is None:
+            return torch.tensor([int(token) for token in store.get(key).decode().split()])
+        if all(wires.place[axis] == 0 for axis in wires.mesh.axes):
+            store.set(key, " ".join(str(token) for token in chosen.tolist()))
+        return chosen
+
+    return tell
+
+

@@ -1,0 +1,220 @@
+"""One rank of a run: weights, prefill, the cache's way to decode, decode; and what was seen on the way."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...models.forms import Form
+from ...models.program import ShardedProgram, Tensor
+from ...simulator.cost.handoff import cache_collectives
+from .cache import Cache
+from .comm import STAGES, Wires
+from .exchange import exchange
+from .kernels import Kernels, TorchKernels
+from .shards import Dimensions, recut
+from .spec import RunSpec
+from .stage import Pass, Stage, Value
+from .watch import PeakBytes, SentBytes
+from .weights import ENDS, RandomWeights, Weights, local_weights
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(slots=True, kw_only=True)
+class RankReport:
+    """What one rank saw.
+
+    Parameters
+    ----------
+    tokens : [steps, B] chosen after each pass, of this rank's replica; on the last stage
+    logits, vocabulary : of each pass [steps, B, V_local], and which entries of the vocabulary they are
+    sent_bytes : by phase (prefill, handoff, decode) and group
+    held_bytes : weights and cache that lie on this rank
+    peak_bytes : held, and the most that was alive beside it in a pass
+    step_s : of each timed run, seconds of each step by phase and name; of decode, the mean over its passes
+    """
+
+    rank: int
+    tokens: list[list[int]] = field(default_factory=list)
+    logits: NDArray[np.float32] | None = None
+    vocabulary: NDArray[np.int64] | None = None
+    sent_bytes: dict[str, dict[str, int]] = field(default_factory=dict)
+    held_bytes: int = 0
+    peak_bytes: int = 0
+    step_s: list[dict[str, float]] = field(default_factory=list)
+
+
+# Hands the tokens a pass chose from the last stage to all: the host's way, no process group's.
+TellTokens = Callable[[int, torch.Tensor | None], torch.Tensor]
+
+
+def prompts(spec: RunSpec) -> torch.Tensor:
+    """Random prompts of all sequences [batch, input_tokens]."""
+    generator = torch.Generator().manual_seed(spec.seed)
+    return torch.randint(spec.model.vocab_size, (spec.batch, spec.input_tokens), generator=generator)
+
+
+def weights_of(spec: RunSpec) -> Weights:
+    """The run's weights, whole."""
+    program = spec.program("prefill")
+    tensors = (*program.block_weights, *program.first_weights, *program.last_weights)
+    return RandomWeights(spec.model, tensors, spec.seed, DTYPES[spec.dtype])
+
+
+class Rank:
+    """A rank with its weights and caches.
+
+    Parameters
+    ----------
+    tell : how tokens get from the last stage to the others
+    """
+
+    def __init__(self, spec: RunSpec, wires: Wires, tell: TellTokens, device: torch.device) -> None:
+        self.spec, self.wires, self.tell, self.device = spec, wires, tell, device
+        self.kernels: Kernels = TorchKernels(DTYPES[spec.dtype])
+        stage = wires.place[STAGES]
+        self.is_first, self.is_last = stage == 0, stage == spec.mesh.pp - 1
+        source, dims = weights_of(spec), spec.dimensions("prefill", spec.input_tokens, spec.context)
+        program = spec.program("prefill")
+        self.layers = [self._local(source, layer, program.block_weights, dims) for layer in spec.layers_of(stage)]
+        ends = dict.fromkeys((*program.first_weights * self.is_first, *program.last_weights * self.is_last))
+        self.ends = self._local(source, ENDS, tuple(ends), dims)
+        if "unembedding" not in self.ends and self.is_last:
+            self._tie()
+
+    def _local(self, source: Weights, layer: int, tensors: tuple[Tensor, ...], dims: Dimensions) -> dict[str, Value]:
+        local = local_weights(source, self.spec.model, layer, tensors, dims, self.wires.place)
+        return {t.name: Value(local[t.name].to(self.device), t.form) for t in tensors}
+
+    def _tie(self) -> None:
+        """A tied output matrix is the lookup table seen from the other side."""
+        table = self.ends["embedding"]
+        form = type(table.form)(tuple(reversed(table.form.dims)))
+        self.ends["unembedding"] = Value(table.data.T, form)
+
+    def run(self, report: RankReport) -> None:
+        """One run under watch, then the timed ones."""
+        self._held(report)
+        self._run(report)
+        for _ in range(self.spec.n_timed):
+            timed: dict[str, float] = {}
+            self._run(None, timed)
+            report.step_s.append(timed)
+
+    def _held(self, report: RankReport) -> None:
+        values = [*self.ends.values(), *(v for layer in self.layers for v in layer.values())]
+        storages = {v.data.untyped_storage().data_ptr(): v.data.untyped_storage().nbytes() for v in values}
+        report.held_bytes = sum(storages.values())
+
+    def _stage(self, phase: str) -> Stage:
+        return Stage(
+            program=self.spec.program(phase), wires=self.wires, kernels=self.kernels, layers=self.layers, ends=self.ends,
+            is_first=self.is_first, is_last=self.is_last, theta=self.spec.theta, clock=_clock(self.device),
+        )  # fmt: skip
+
+    def _caches(self, program: ShardedProgram, phase: str, context: int) -> list[list[Cache]]:
+        """One a micro-batch and layer."""
+        dims, form = self.spec.dimensions(phase, 1, context), program.cache.form
+        b, s, k, q = (dims.local(form, dim) for dim in "BSKQ")
+        return [
+            [Cache(b, s, k, q, page_size=self.spec.page_size, dtype=self.kernels.dtype, device=self.device) for _ in self.layers]
+            for _ in range(self.spec.n_microbatches)
+        ]
+
+    def _run(self, report: RankReport | None, timed: dict[str, float] | None = None) -> None:
+        spec = self.spec
+        prefill, decode = self._stage("prefill"), self._stage("decode")
+        same = set_form(prefill.program.cache.form) == set_form(decode.program.cache.form)
+        n_prefill = spec.context if same else spec.input_tokens
+        caches = self._caches(prefill.program, "prefill", n_prefill)
+        if report is not None:
+            report.held_bytes += sum(cache.memory.nbytes for part in caches for cache in part)
+        mine = prompts(spec).to(self.device).chunk(spec.mesh.dp)[self.wires.place["dp"]]
+        with self._watching(report, "prefill"):
+            chosen = self._pass(prefill, mine, 0, spec.dimensions("prefill", spec.input_tokens, n_prefill), caches, report)
+        if not same:
+            with self._watching(report, "handoff"):
+                caches = self._hand_over(prefill.program, decode.program, caches)
+        dims = spec.dimensions("decode", 1, spec.context)
+        with self._watching(report, "decode"):
+            for i in range(spec.output_tokens):
+                now = self.tell(i, chosen)[:, None].to(self.device)
+                chosen = self._pass(decode, now, spec.input_tokens + i, dims, caches, report)
+        if timed is not None:
+            timed |= {f"prefill/{key}": seconds for key, seconds in prefill.seconds.items()}
+            timed |= {f"decode/{key}": seconds / spec.output_tokens for key, seconds in decode.seconds.items()}
+        if report is not None:
+            report.peak_bytes += report.held_bytes
+
+    @contextlib.contextmanager
+    def _watching(self, report: RankReport | None, phase: str) -> Iterator[None]:
+        if report is None:
+            yield
+            return
+        with SentBytes(self.wires.names, STAGES) as sent, PeakBytes() as peak:
+            yield
+        report.sent_bytes[phase] = dict(sent.by_group)
+        report.peak_bytes = max(report.peak_bytes, peak.peak)
+
+    def _pass(
+        self, stage: Stage, tokens: torch.Tensor, past: int, dims: Dimensions, caches: list[list[Cache]],
+        report: RankReport | None,
+    ) -> torch.Tensor | None:  # fmt: skip
+        """All micro-batches through this stage."""
+        chosen = []
+        for part, held in zip(tokens.chunk(self.spec.n_microbatches), caches, strict=True):
+            now = Pass(tokens=part, past=past, dims=dims)
+            found = stage.run(now, held)
+            if found is not None:
+                chosen.append((found, now.held["all logits"].data, now.held["vocabulary"].data))
+        if not chosen:
+            return None
+        tokens = torch.cat([found for found, _, _ in chosen])
+        if report is not None:
+            report.tokens.append(tokens.tolist())
+            logits = torch.cat([part for _, part, _ in chosen])[None].cpu().numpy()
+            report.logits = logits if report.logits is None else np.concatenate([report.logits, logits])
+            report.vocabulary = chosen[0][2].cpu().numpy()
+        return tokens
+
+    def _hand_over(
+        self, before: ShardedProgram, after: ShardedProgram, caches: list[list[Cache]]
+    ) -> list[list[Cache]]:
+        """Bring the prompts' cache from the form prefill left it in to decode's, all layers in one message."""
+        spec = self.spec
+        dims = spec.dimensions("decode", 1, spec.input_tokens)
+        made = self._caches(after, "decode", spec.context)
+        moves = cache_collectives(before.cache.form, after.cache.form)
+        for old, new in zip(caches, made, strict=True):
+            value, form = torch.stack([cache.read(dims.local(before.cache.form, "S")) for cache in old]), before.cache.form
+            for move in moves:
+                value = recut(value, dims, form, move.tensors[0].form, self.wires.place)
+                (value,) = exchange(move, [value], dims, self.wires)
+                form = move.after[0]
+            value = recut(value, dims, form, after.cache.form, self.wires.place)
+            slots = torch.arange(value.shape[3], device=value.device)
+            for cache, layer in zip(new, value, strict=True):
+                cache.write(layer, slots)
+        return made
+
+
+def set_form(form: Form) -> tuple[tuple[str, frozenset[str]], ...]:
+    """A form without the order of its axes, which says nothing."""
+    return tuple((dim, frozenset(axes)) for dim, axes in form.dims)
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Seconds now, once the device is done with all it was given."""
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def now() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
