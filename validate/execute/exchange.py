@@ -68,21 +68,21 @@ def looped_matmul(
     axes = tuple(axis for axis in AXES if axis in held.axes and axis not in used.axes and wires.mesh.axes[axis] > 1)
     n, me = wires.size(axes), wires.index(axes)
     summed = [dim for dim in held.letters if dim in x_form.letters]
-    x_part = _cut_like(x_form, held, axes, summed)
-    out_part = _cut_like(out_form, held, axes, [dim for dim in held.letters if dim in out_form.letters])
+    kept = [dim for dim in held.letters if dim not in summed]
+    across = tuple(axis for axis in axes if any(axis in held.axes_of(dim) for dim in kept))
+    x_part, out_part = _cut_like(x_form, held, axes, summed), _cut_like(out_form, held, axes, kept)
     columns: dict[tuple[int, ...], torch.Tensor] = {}
     shard = shard.contiguous()
     for round_ in range(n):
         place = _place_in_group((me + round_) % n, axes, wires)
         coming = wires.shift(axes, shard) if round_ < n - 1 else None
         product = kernels.matmul(recut(x, dims, x_form, x_part, place), x_part, shard, held, out_part)
-        key = tuple(place[axis] for axis in axes if axis in out_part.axes and axis not in out_form.axes)
+        key = tuple(place[axis] for axis in across)
         columns[key] = columns[key] + product if key in columns else product
         if coming is not None:
             shard, requests = coming
             for request in requests:
                 request.wait()
-    across = tuple(axis for axis in axes if axis in out_part.axes and axis not in out_form.axes)
     if not across:
         return columns[()]
     stacked = torch.stack([columns[key] for key in sorted(columns)])
@@ -90,10 +90,12 @@ def looped_matmul(
 
 
 def _cut_like(form: Form, held: Form, axes: tuple[str, ...], dims: list[str]) -> Form:
-    """`form` with `dims` cut over the axes of a round as the weight's shard is."""
-    cut = {dim: tuple(axis for axis in held.axes_of(dim) if axis in axes) for dim in dims}
-    parts = tuple((dim, (*have, *(a for a in cut.get(dim, ()) if a not in have))) for dim, have in form.dims)
-    return Form(parts, tuple(a for a in form.partial if all(a not in have for _, have in parts)))
+    """`form` with `dims` cut over the axes of a round as the weight's shard is; they name no other dimension then."""
+    parts = []
+    for dim, have in form.dims:
+        kept = tuple(axis for axis in have if axis not in axes)
+        parts.append((dim, (*kept, *(a for a in held.axes_of(dim) if a in axes)) if dim in dims else kept))
+    return Form(tuple(parts), tuple(axis for axis in form.partial if axis not in axes))
 
 
 def _place_in_group(number: int, axes: tuple[str, ...], wires: Wires) -> dict[str, int]:
