@@ -6,6 +6,7 @@ from math import prod
 
 import torch
 from torch.nn.functional import pad
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ...models.forms import Form
 from ...models.indices import Level, axis_order, levels, local_length
@@ -54,6 +55,35 @@ def make_dimensions(
 def cut(whole: torch.Tensor, dims: Dimensions, form: Form, place: Mapping[str, int]) -> torch.Tensor:
     """A chip's part of a tensor; dimensions the form does not name lead (copies)."""
     return recut(whole, dims, Form(tuple((dim, ()) for dim in form.letters)), form, place)
+
+
+def indices(dims: Dimensions, form: Form, dim: str, place: Mapping[str, int]) -> torch.Tensor:
+    """Which indices of `dim` a chip holds, in the order it holds them; -1 where it holds padding.
+
+    Never seen by who counts or traces: a real tensor even where all others are none.
+    """
+    with _disable_current_modes():
+        numbered = torch.arange(1, dims.lengths[dim] + 1)
+        return cut(numbered, dims, Form(((dim, form.axes_of(dim)),)), place) - 1
+
+
+def slots_between(
+    dims: Dimensions, form: Form, place: Mapping[str, int], start: int, stop: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a chip keeps positions `start` to `stop` of a cache of this form, and which of them it keeps."""
+    with _disable_current_modes():
+        held = indices(dims, form, _DEALT, place)
+        slots = ((held >= start) & (held < stop)).nonzero().flatten()
+        return slots, held[slots]
+
+
+def rows_of(dims: Dimensions, form: Form, dim: str, place: Mapping[str, int]) -> torch.Tensor:
+    """For every index of `dim`, the row a chip holds it in; -1 where it does not."""
+    with _disable_current_modes():
+        held = indices(dims, form, dim, place)
+        rows = torch.full((dims.lengths[dim],), -1)
+        rows[held[held >= 0]] = torch.arange(len(held))[held >= 0]
+        return rows
 
 
 def recut(

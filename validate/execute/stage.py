@@ -24,7 +24,7 @@ from .cache import Cache
 from .comm import Wires
 from .exchange import exchange, looped_matmul
 from .kernels import Kernels
-from .shards import Dimensions, cut, recut
+from .shards import Dimensions, cut, indices, recut, rows_of, slots_between
 from .weights import pad_heads
 
 # What a norm reads under a name of its own is the residual, at the last position where logits are to come.
@@ -163,10 +163,9 @@ class Stage:
 
     def _last_position(self, residual: Value, now: Pass) -> torch.Tensor:
         """[B, E] of the last position where this chip holds it, else zeros."""
-        n = now.tokens.shape[1]
-        mine = cut(torch.arange(1, n + 1), now.dims, Form((("L", residual.form.axes_of("L")),)), self.wires.place)
-        where = (mine == n).nonzero()
-        return residual.data[:, int(where[0, 0])] if len(where) else torch.zeros_like(residual.data[:, 0])
+        held = indices(now.dims, residual.form, "L", self.wires.place).tolist()
+        last = now.tokens.shape[1] - 1
+        return residual.data[:, held.index(last)] if last in held else torch.zeros_like(residual.data[:, 0])
 
     def _put(self, tensor: Tensor, data: torch.Tensor, now: Pass) -> None:
         now.held[tensor.name] = Value(data, tensor.form)
@@ -221,28 +220,20 @@ class Stage:
         self._put(wanted, do.statistics(self.model, self._get(read, now)), now)
 
     def _append(self, step: Append, now: Pass, cache: Cache) -> None:
-        new, slots = self._get(step.new, now), now.positions
-        mine = self._dealt(now, self.program.cache.form)
-        if mine is not None:
-            owned = torch.isin(slots, mine)
-            new, slots = new[:, :, owned], torch.searchsorted(mine, slots[owned])
-        cache.write(new, slots)
-
-    def _dealt(self, now: Pass, form: Form) -> torch.Tensor | None:
-        """The positions of a full cache that this chip holds; None where it holds all."""
-        if not now.dims.cut_axes(form, "S"):
-            return None
-        numbered = torch.arange(1, now.dims.lengths["S"] + 1, device=now.tokens.device)
-        positions = cut(numbered, now.dims, Form((("S", form.axes_of("S")),)), self.wires.place) - 1
-        return positions.masked_fill(positions < 0, now.dims.lengths["S"] + 1)
+        """Write what this chip owns of the new positions."""
+        stop = now.past + now.tokens.shape[1]
+        slots, positions = slots_between(now.dims, self.program.cache.form, self.wires.place, now.past, stop)
+        device = now.tokens.device
+        new = self._get(step.new, now)
+        if len(slots) < new.shape[2]:
+            new = new.index_select(2, (positions - now.past).to(device))
+        cache.write(new, slots.to(device))
 
     def _attend(self, step: Attention, now: Pass, cache: Cache) -> None:
         q = self._get(step.q, now)
-        n_seen = now.past + now.tokens.shape[1]
-        mine = self._dealt(now, step.cache.form)
-        keys = torch.arange(n_seen, device=q.device) if mine is None else mine[: int((mine < n_seen).sum())]
+        slots, keys = slots_between(now.dims, step.cache.form, self.wires.place, 0, now.past + now.tokens.shape[1])
         slopes = self._slopes(step.q.form, now)
-        mixed, lse = self.kernels.attend(q, cache, len(keys), now.positions, keys, slopes)
+        mixed, lse = self.kernels.attend(q, cache, len(slots), now.positions, keys.to(q.device), slopes)
         self._put(step.out, mixed, now)
         if step.out.form.partial:
             form = Form((*(item for item in step.q.form.dims if item[0] != "Q"), ("M", step.cache.form.axes_of("S"))))
@@ -269,11 +260,8 @@ class Stage:
 
     def _embed(self, step: Pointwise, now: Pass) -> None:
         table, (out,) = now.held["embedding"], step.writes
-        numbered = torch.arange(1, now.dims.lengths["V"] + 1, device=now.tokens.device)
-        mine = cut(numbered, now.dims, Form((("V", table.form.axes_of("V")),)), self.wires.place) - 1
-        row_of = torch.full((now.dims.lengths["V"],), -1, device=now.tokens.device)
-        row_of[mine[mine >= 0]] = torch.arange(len(mine), device=now.tokens.device)[mine >= 0]
-        rows = row_of[now.tokens]
+        row_of = rows_of(now.dims, table.form, "V", self.wires.place)
+        rows = row_of.to(now.tokens.device)[now.tokens]
         found = table.data[rows.clamp(min=0)] * (rows >= 0)[..., None]
         positions = now.held.get("positions")
         if positions is not None and self._alone(out.form.partial):
@@ -331,8 +319,7 @@ class Stage:
         """Each chip's best logit and its place in the vocabulary, as two numbers of four bytes."""
         (read,) = step.reads
         logits = self._get(read, now).float()
-        numbered = torch.arange(1, now.dims.lengths["V"] + 1, device=logits.device)
-        mine = cut(numbered, now.dims, Form((("V", read.form.axes_of("V")),)), self.wires.place) - 1
+        mine = indices(now.dims, read.form, "V", self.wires.place).to(logits.device)
         logits = logits.masked_fill(mine < 0, -torch.inf)
         now.held["all logits"], now.held["vocabulary"] = Value(logits, read.form), Value(mine, read.form)
         best, where = logits.max(-1)

@@ -1,0 +1,121 @@
+"""What the cost model says of a run: bytes a mesh axis, seconds a step, bytes a chip."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from ...hardware_specs.chip import Chip
+from ...hardware_specs.cluster import Mesh, Slice, meshes, parse_pool
+from ...hardware_specs.dtypes import DTYPES
+from ...hardware_specs.errors import SpecError
+from ...models.program import Collective, SendRecv, Step
+from ...models.sizes import TokenGroup
+from ...models.work import Formats, step_work
+from ...simulator.cost.calibrated import calibration_of
+from ...simulator.cost.handoff import cache_collectives
+from ...simulator.cost.machine import make_machine
+from ...simulator.cost.memory import memory_bytes
+from ...simulator.cost.price import price_pass
+from .comm import STAGES
+from .spec import RunSpec
+
+# By phase (prefill, handoff, decode) and axes
+BytesByAxes = dict[str, dict[str, float]]
+
+
+def formats_of(spec: RunSpec) -> Formats:
+    """Everything in the one format of the run."""
+    dtype = DTYPES[spec.dtype]
+    return Formats(weights=dtype, activations=dtype, kv=dtype)
+
+
+def token_group(spec: RunSpec, phase: str) -> TokenGroup:
+    """A pass of one micro-batch: whole prompts, or one token each at the mean context of the decode."""
+    if phase == "prefill":
+        return TokenGroup(n_sequences=float(spec.sequences), new_tokens=float(spec.input_tokens), past_tokens=0.0)
+    past = spec.input_tokens + (spec.output_tokens - 1) / 2.0
+    return TokenGroup(n_sequences=float(spec.sequences), new_tokens=1.0, past_tokens=past)
+
+
+def priced_bytes(spec: RunSpec) -> BytesByAxes:
+    """Bytes that all chips of a run send together, by the program."""
+    chips = spec.mesh.tp * spec.mesh.dp * spec.n_microbatches
+    found: BytesByAxes = {}
+    for phase, n_passes in (("prefill", 1), ("decode", spec.output_tokens)):
+        sizes, formats = spec.sizes(phase, token_group(spec, phase)), formats_of(spec)
+        sent: dict[str, float] = defaultdict(float)
+        for step, count in _on_wires(spec, phase):
+            axes = "".join(step.axes) if isinstance(step, Collective) else STAGES
+            sent[axes] += float(step_work(step, sizes, formats).sent_bytes) * count * n_passes * chips
+        found[phase] = {axes: n_bytes for axes, n_bytes in sent.items() if n_bytes}
+    return found | {"handoff": _handoff_bytes(spec, chips)}
+
+
+def _on_wires(spec: RunSpec, phase: str) -> Iterator[tuple[Step, float]]:
+    """The steps of a pass through all stages that send, and how often each is run."""
+    program = spec.program(phase)
+    parts = (
+        (program.first, 1.0),
+        (program.block, float(spec.model.n_layers)),
+        (program.last, 1.0),
+        (program.handover, spec.mesh.pp - 1.0),
+    )
+    for steps, count in parts:
+        yield from ((step, count) for step in steps if isinstance(step, Collective | SendRecv))
+
+
+def _handoff_bytes(spec: RunSpec, chips: int) -> dict[str, float]:
+    """The prompts' cache on its way to the form decode reads it in."""
+    held = TokenGroup(n_sequences=float(spec.sequences), new_tokens=0.0, past_tokens=float(spec.input_tokens))
+    sizes, formats = spec.sizes("prefill", held), formats_of(spec)
+    moves = cache_collectives(spec.program("prefill").cache.form, spec.program("decode").cache.form)
+    sent: dict[str, float] = defaultdict(float)
+    for move in moves:
+        n_bytes = float(step_work(move, sizes, formats).sent_bytes)
+        sent["".join(move.axes)] += n_bytes * spec.model.n_layers * chips
+    return {axes: n_bytes for axes, n_bytes in sent.items() if n_bytes}
+
+
+def find_mesh(chip: Chip, spec: RunSpec) -> tuple[Slice, Mesh] | None:
+    """A slice of the chip that can be wired into the run's mesh, and that mesh; None where no slice can."""
+    wanted = tuple(spec.mesh.axes.values())
+    try:
+        slices = parse_pool(f"{chip.name}:{spec.mesh.n_ranks}")
+    except SpecError:
+        return None
+    for slice_ in slices:
+        for mesh in meshes(slice_, spec.mesh.pp, spec.mesh.dp):
+            if mesh.sizes == wanted:
+                return slice_, mesh
+    return None
+
+
+def predicted_step_s(spec: RunSpec, chip: Chip, engine: str) -> dict[str, float]:
+    """Seconds of each step of one pass, by phase, part and name; empty where the chip has no such mesh."""
+    found = find_mesh(chip, spec)
+    if found is None:
+        return {}
+    machine, runs = make_machine(chip, [found[1]]), calibration_of(chip, engine).engine
+    seconds = {}
+    for phase in ("prefill", "decode"):
+        sizes = spec.sizes(phase, token_group(spec, phase))
+        for price in price_pass(spec.program(phase), sizes, formats_of(spec), machine, runs, pp=spec.mesh.pp):
+            seconds[f"{phase}/{price.key}"] = float(price.total_s) * spec.n_microbatches
+    return seconds
+
+
+def predicted_memory_bytes(spec: RunSpec) -> float:
+    """Bytes on the fullest rank at the peak of the run: weights, the larger cache, the larger phase's activations."""
+    phases = [
+        memory_bytes(
+            spec.program(phase),
+            spec.sizes(phase, token_group(spec, phase)),
+            formats_of(spec),
+            context=float(spec.context),
+            pp=spec.mesh.pp,
+            n_microbatches=float(spec.n_microbatches),
+            page_size=spec.page_size,
+        )
+        for phase in ("prefill", "decode")
+    ]
+    work = max(float(m.activations) + float(m.gathered) for m in phases)
+    return float(phases[0].weights) + max(float(m.kv_cache) for m in phases) + work
