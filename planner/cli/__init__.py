@@ -11,6 +11,7 @@ import typer
 from ...hardware_specs.errors import SpecError
 from .calibrate import calibrate
 from .estimate import estimate
+from .execute import execute
 from .explain import explain
 from .plan import plan
 from .reproduce import reproduce
@@ -46,7 +47,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (plan, estimate, explain, simulate, score, reproduce, calibrate, show):
+for _command in (plan, estimate, explain, execute, simulate, score, reproduce, calibrate, show):
     app.command()(guarded(_command))
 
 

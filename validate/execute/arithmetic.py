@@ -81,7 +81,7 @@ def attend(
     -------
     out [B, L, H, Q], lse [B, L, H] fp32
     """
-    b, n_new, n_heads, d_head = q.shape
+    n_heads, d_head = q.shape[2:]
     groups = k.shape[2]
     grouped = q.unflatten(2, (groups, n_heads // groups))
     scores = torch.einsum("blkgq,bskq->bkgls", grouped, k).float() * d_head**-0.5

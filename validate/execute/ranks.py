@@ -162,5 +162,3 @@ def _teller(wires: Wires, store: dist.Store) -> TellTokens:
         return chosen
 
     return tell
-
-

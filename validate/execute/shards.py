@@ -86,9 +86,7 @@ def rows_of(dims: Dimensions, form: Form, dim: str, place: Mapping[str, int]) ->
         return rows
 
 
-def recut(
-    value: torch.Tensor, dims: Dimensions, before: Form, after: Form, place: Mapping[str, int]
-) -> torch.Tensor:
+def recut(value: torch.Tensor, dims: Dimensions, before: Form, after: Form, place: Mapping[str, int]) -> torch.Tensor:
     """Keep of a local tensor what the axes that joined since `before` leave to this chip."""
     lead = value.dim() - len(before.dims)
     for i, dim in enumerate(before.letters):
@@ -138,9 +136,7 @@ def explode(
     return value, names
 
 
-def implode(
-    value: torch.Tensor, at: int, dims: Dimensions, dim: str, form: Form, names: list[str]
-) -> torch.Tensor:
+def implode(value: torch.Tensor, at: int, dims: Dimensions, dim: str, form: Form, names: list[str]) -> torch.Tensor:
     """Close the open digits `names` of dimension `at` again, as they lie in `form`: padding below its last cut goes."""
     held = _depth(dims, dim, form)
     by_axis = {level.axis: (i, level) for i, level in enumerate(dims.digits[dim], 1)}

@@ -60,7 +60,9 @@ class RunSpec:
                 f"execute with a --batch that does"
             )
         if self.mesh.pp > self.model.n_layers:
-            raise SpecError(f"{self.mesh.pp} pipeline stages need as many layers; {self.model.name} has {self.model.n_layers}")
+            raise SpecError(
+                f"{self.mesh.pp} pipeline stages need as many layers; {self.model.name} has {self.model.n_layers}"
+            )
         norms = 1 if self.model.block == "parallel" else 2
         if self.model.n_norms_per_block != norms:
             raise SpecError(
@@ -108,7 +110,10 @@ class RunSpec:
     def dimensions(self, name: str, new_tokens: int, context: int) -> Dimensions:
         """Lengths and digits for a pass of `new_tokens`, and a cache of `context` positions."""
         program, model = self.program(name), self.model
-        heads = {"H": self._padded(name), "K": self._padded(name) if model.n_kv_heads == model.n_heads else model.n_kv_heads}
+        heads = {
+            "H": self._padded(name),
+            "K": self._padded(name) if model.n_kv_heads == model.n_heads else model.n_kv_heads,
+        }
         n_statistics = 2 if model.norm == "layernorm" else 1
         counted = {
             "N": self._along(program.layout.entry.axes_of("E")),

@@ -190,7 +190,15 @@ class Stage:
         held = now.held[weight.name]
         if set(held.form.axes) != set(weight.form.axes):
             return looped_matmul(
-                self.kernels, self.wires, now.dims, self._get(x, now), x.form, held.data, held.form, weight.form, out.form
+                self.kernels,
+                self.wires,
+                now.dims,
+                self._get(x, now),
+                x.form,
+                held.data,
+                held.form,
+                weight.form,
+                out.form,
             )
         return self.kernels.matmul(self._get(x, now), x.form, self._get(weight, now), weight.form, out.form)
 
@@ -303,7 +311,7 @@ class Stage:
         self._put(out, (self._get(read, now) * share).to(self.kernels.dtype), now)
 
     def _own_part(self, parts: torch.Tensor, axes: tuple[str, ...]) -> torch.Tensor:
-        """This chip's number among those of its group."""
+        """The number of this chip among those of its group."""
         order = tuple(axis for axis in AXES if axis in axes)
         return parts[..., self.wires.index(order) if self.wires.size(order) > 1 else 0]
 

@@ -106,6 +106,10 @@ class Rank:
             self._run(None, timed)
             report.step_s.append(timed)
 
+    def trace(self, report: RankReport) -> None:
+        """One run of tensors without memory: what it would send."""
+        self._run(report, has_values=False)
+
     def _held(self, report: RankReport) -> None:
         values = [*self.ends.values(), *(v for layer in self.layers for v in layer.values())]
         storages = {v.data.untyped_storage().data_ptr(): v.data.untyped_storage().nbytes() for v in values}
@@ -122,11 +126,17 @@ class Rank:
         dims, form = self.spec.dimensions(phase, 1, context), program.cache.form
         b, s, k, q = (dims.local(form, dim) for dim in "BSKQ")
         return [
-            [Cache(b, s, k, q, page_size=self.spec.page_size, dtype=self.kernels.dtype, device=self.device) for _ in self.layers]
+            [
+                Cache(b, s, k, q, page_size=self.spec.page_size, dtype=self.kernels.dtype, device=self.device)
+                for _ in self.layers
+            ]
             for _ in range(self.spec.n_microbatches)
         ]
 
-    def _run(self, report: RankReport | None, timed: dict[str, float] | None = None) -> None:
+    def _run(
+        self, report: RankReport | None, timed: dict[str, float] | None = None, *, has_values: bool = True
+    ) -> None:
+        told = report if has_values else None
         spec = self.spec
         prefill, decode = self._stage("prefill"), self._stage("decode")
         same = set_form(prefill.program.cache.form) == set_form(decode.program.cache.form)
@@ -136,7 +146,9 @@ class Rank:
             report.held_bytes += sum(cache.memory.nbytes for part in caches for cache in part)
         mine = prompts(spec).to(self.device).chunk(spec.mesh.dp)[self.wires.place["dp"]]
         with self._watching(report, "prefill"):
-            chosen = self._pass(prefill, mine, 0, spec.dimensions("prefill", spec.input_tokens, n_prefill), caches, report)
+            chosen = self._pass(
+                prefill, mine, 0, spec.dimensions("prefill", spec.input_tokens, n_prefill), caches, told
+            )
         if not same:
             with self._watching(report, "handoff"):
                 caches = self._hand_over(prefill.program, decode.program, caches)
@@ -144,7 +156,7 @@ class Rank:
         with self._watching(report, "decode"):
             for i in range(spec.output_tokens):
                 now = self.tell(i, chosen)[:, None].to(self.device)
-                chosen = self._pass(decode, now, spec.input_tokens + i, dims, caches, report)
+                chosen = self._pass(decode, now, spec.input_tokens + i, dims, caches, told)
         if timed is not None:
             timed |= {f"prefill/{key}": seconds for key, seconds in prefill.seconds.items()}
             timed |= {f"decode/{key}": seconds / spec.output_tokens for key, seconds in decode.seconds.items()}
@@ -182,16 +194,17 @@ class Rank:
             report.vocabulary = chosen[0][2].cpu().numpy()
         return tokens
 
-    def _hand_over(
-        self, before: ShardedProgram, after: ShardedProgram, caches: list[list[Cache]]
-    ) -> list[list[Cache]]:
+    def _hand_over(self, before: ShardedProgram, after: ShardedProgram, caches: list[list[Cache]]) -> list[list[Cache]]:
         """Bring the prompts' cache from the form prefill left it in to decode's, all layers in one message."""
         spec = self.spec
         dims = spec.dimensions("decode", 1, spec.input_tokens)
         made = self._caches(after, "decode", spec.context)
         moves = cache_collectives(before.cache.form, after.cache.form)
         for old, new in zip(caches, made, strict=True):
-            value, form = torch.stack([cache.read(dims.local(before.cache.form, "S")) for cache in old]), before.cache.form
+            value, form = (
+                torch.stack([cache.read(dims.local(before.cache.form, "S")) for cache in old]),
+                before.cache.form,
+            )
             for move in moves:
                 value = recut(value, dims, form, move.tensors[0].form, self.wires.place)
                 (value,) = exchange(move, [value], dims, self.wires)
