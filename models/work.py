@@ -158,6 +158,18 @@ def _collective(step: Collective, sizes: Sizes, formats: Formats) -> Work:
         "all_gather": k * before,
         "reduce_scatter": k * after,
         "all_reduce": 2.0 * before,
-        "all_to_all": np.maximum(before, after),
+        "all_to_all": k * _piece_bytes(step, sizes, formats) if step.kind == "all_to_all" else 0.0,
     }[step.kind]
     return Work(full_bytes=full, sent_bytes=full * (k - 1.0) / k)
+
+
+def _piece_bytes(step: Collective, sizes: Sizes, formats: Formats) -> Array:
+    """What a chip sends to each other in an all_to_all: dimensions axes join are cut (and padded), those they leave not yet whole."""
+    total: Array = 0.0
+    for tensor, after in zip(step.tensors, step.after, strict=True):
+        pairs = zip(tensor.form.dims, after.dims, strict=True)
+        cut = [(dim, then if set(then) - set(now) else now) for (dim, now), (_, then) in pairs]
+        for g in range(len(sizes.groups) if "B" in tensor.form.letters else 1):
+            n = prod((sizes.local(g, dim, axes) for dim, axes in cut), start=1.0)
+            total = total + tensor.copies * n * formats.bytes_of(tensor.role)
+    return total
