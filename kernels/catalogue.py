@@ -5,23 +5,7 @@ from importlib import import_module
 
 from .variant import Variant
 
-OPS: tuple[str, ...] = (
-    "matmul",
-    "quantised_matmul",
-    "split_k",
-    "prefill_attention",
-    "decode_attention",
-    "norm",
-    "rope",
-    "activation",
-    "kv_append",
-    "quantise",
-    "gating",
-    "grouped_matmul",
-    "selective_scan",
-    "linear_attention",
-    "sampling",
-)
+OPS: tuple[str, ...] = ("matmul",)
 
 
 def variants(op: str) -> Iterator[Variant]:

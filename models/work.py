@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
 from ..hardware_specs.dtypes import DType
 from .ops import attention_flop, matmul_flop, visible_share
 from .program import Append, Attention, Collective, Matmul, Pointwise, SendRecv, Step, Tensor
@@ -164,7 +162,7 @@ def _collective(step: Collective, sizes: Sizes, formats: Formats) -> Work:
 
 
 def _piece_bytes(step: Collective, sizes: Sizes, formats: Formats) -> Array:
-    """What a chip sends to each other in an all_to_all: dimensions axes join are cut (and padded), those they leave not yet whole."""
+    """What a chip sends to each other in an all_to_all: dimensions that axes join are cut, those they leave not yet whole."""
     total: Array = 0.0
     for tensor, after in zip(step.tensors, step.after, strict=True):
         pairs = zip(tensor.form.dims, after.dims, strict=True)

@@ -4,11 +4,12 @@ import zlib
 import pytest
 
 torch = pytest.importorskip("torch", reason="kernels need torch")
+if not torch.cuda.is_available():
+    # read when a kernel is declared, triton's own among them
+    os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="kernels need triton")
 
 if not torch.cuda.is_available():
-    # read when a kernel is declared, so before any kernel module is imported
-    os.environ["TRITON_INTERPRET"] = "1"
     torch.set_num_threads(1)
     from shardwise.kernels import interpreter
 
