@@ -5,7 +5,7 @@ from importlib import import_module
 
 from .variant import Variant
 
-OPS: tuple[str, ...] = ("matmul",)
+OPS: tuple[str, ...] = ("matmul", "prefill_attention")
 
 
 def variants(op: str) -> Iterator[Variant]:

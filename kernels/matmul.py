@@ -132,7 +132,9 @@ def _check(
         raise SpecError(f"no activation {activation!r}; known: {', '.join(map(str, ACTIVATIONS))}")
     want = 3 if gated else 2
     if x.dim() != 2 or w.dim() != want or w.shape[-2] != x.shape[1] or (gated and w.shape[0] != 2):
-        raise SpecError(f"x {tuple(x.shape)} and w {tuple(w.shape)} do not multiply; x is [M, K], w [{'2, ' * gated}K, N]")
+        raise SpecError(
+            f"x {tuple(x.shape)} and w {tuple(w.shape)} do not multiply; x is [M, K], w [{'2, ' * gated}K, N]"
+        )
     if x.dtype != w.dtype or x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         raise SpecError(f"x is {x.dtype} and w {w.dtype}; both must be one of float16, bfloat16, float32")
     if bias is not None and (gated or bias.shape != (w.shape[-1],)):
