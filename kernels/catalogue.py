@@ -5,7 +5,7 @@ from importlib import import_module
 
 from .variant import Variant
 
-OPS: tuple[str, ...] = ("matmul", "prefill_attention")
+OPS: tuple[str, ...] = ("matmul", "prefill_attention", "decode_attention")
 
 
 def variants(op: str) -> Iterator[Variant]:
