@@ -8,6 +8,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def sigmoid(x):
+    """1 / (1 + e^-x)."""
     return 1.0 / (1.0 + tl.exp2(-x * LOG2_E))
 
 

@@ -54,6 +54,7 @@ def prefill_attention_kernel(
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, ALIBI: tl.constexpr, SPARSE: tl.constexpr, PACKED: tl.constexpr,
     D_HEAD: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """One block of queries of one head: out like q, lse [B, H, L] or packed [T, H]."""
     block, head = tl.program_id(0), tl.program_id(1) % n_heads
     sequence = (tl.program_id(1) // n_heads).to(tl.int64)
     kv_head = (head // groups).to(tl.int64)

@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from shardwise.hardware_specs.errors import SpecError
 from shardwise.kernels.decode_attention import decode_attention, decode_attention_reference, merge_partials
 from shardwise.kernels.interpreter import counted

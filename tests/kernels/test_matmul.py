@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from shardwise.hardware_specs.errors import SpecError
 from shardwise.kernels.interpreter import counted
 from shardwise.kernels.matmul import matmul, matmul_reference, rereads

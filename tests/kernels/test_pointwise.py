@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from shardwise.hardware_specs.errors import SpecError
 from shardwise.kernels.activation import activate, activate_reference
 from shardwise.kernels.interpreter import counted

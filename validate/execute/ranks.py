@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore, Store
 
 from .comm import Wires
 from .spec import RunSpec
@@ -72,21 +73,22 @@ def _gather(pipes: list[Connection], limit_s: float) -> list[Any]:
     ends = time.monotonic() + limit_s
     while len(found) < len(pipes):
         waiting = {pipe: rank for rank, pipe in enumerate(pipes) if rank not in found}
-        ready = wait(list(waiting), timeout=max(ends - time.monotonic(), 0.0))
+        woken = wait(list(waiting), timeout=max(ends - time.monotonic(), 0.0))
+        ready = [pipe for pipe in waiting if pipe in woken]
         if not ready:
             missing = ", ".join(str(rank) for rank in sorted(waiting.values()))
             raise RankFailedError(f"rank {missing} not done after {limit_s:g} s; a rank hangs, or --limit is too short")
-        failed = []
+        failed: list[tuple[int, str]] = []
         for pipe in ready:
-            rank = waiting[pipe]  # type: ignore[index]
+            rank = waiting[pipe]
             try:
-                is_fine, value = pipe.recv()  # type: ignore[union-attr]
+                is_fine, value = pipe.recv()
             except EOFError:
                 is_fine, value = False, "died without a word (killed, or out of memory)"
             if is_fine:
                 found[rank] = value
             else:
-                failed.append((rank, value))
+                failed.append((rank, str(value)))
         if failed:
             rank, text = min(failed, key=lambda item: "Connection" in item[1] or "gloo" in item[1])
             raise RankFailedError(f"rank {rank} of {len(pipes)}: {text}")
@@ -121,7 +123,7 @@ def _run_rank(specs: Sequence[RunSpec], rank: int, store: str, limit_s: float) -
     if specs[0].device == "cuda":
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
-    shared = dist.FileStore(store, mesh.n_ranks)
+    shared = FileStore(store, mesh.n_ranks)
     dist.init_process_group(
         "gloo" if device.type == "cpu" else "nccl",
         store=shared,
@@ -144,7 +146,7 @@ def _run_spec(spec: RunSpec, wires: Wires, tell: TellTokens, device: torch.devic
     return report
 
 
-def _teller(wires: Wires, store: dist.Store) -> TellTokens:
+def _teller(wires: Wires, store: Store) -> TellTokens:
     """Tokens go by the host, as an engine's scheduler sends them: one rank of the last stage tells the other stages."""
     n_told = 0
 

@@ -156,7 +156,8 @@ def implode(value: torch.Tensor, at: int, dims: Dimensions, dim: str, form: Form
 
 def pieces(value: torch.Tensor, axes: tuple[str, ...], dims: Dimensions, before: Form, after: Form) -> torch.Tensor:
     """What each chip of a group along `axes` gets of a local tensor whose dimensions these axes join: [group, ...]."""
-    lead, fronts = value.dim() - len(before.dims), []
+    lead = value.dim() - len(before.dims)
+    fronts: list[str] = []
     for i, dim in enumerate(before.letters):
         joined = [axis for axis in dims.cut_axes(after, dim) if axis in axes and axis not in dims.cut_axes(before, dim)]
         if not joined:

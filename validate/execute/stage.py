@@ -340,4 +340,5 @@ class Stage:
         best, bits = now.held["best"].data
         tokens = bits.contiguous().view(torch.int32).long()
         is_best = best == best.max(-1, keepdim=True).values
-        return tokens.masked_fill(~is_best, torch.iinfo(torch.int64).max).min(-1).values
+        chosen: torch.Tensor = tokens.masked_fill(~is_best, torch.iinfo(torch.int64).max).amin(-1)
+        return chosen

@@ -75,7 +75,7 @@ class RandomWeights:
         n = 1
         for dim in summed:
             n *= shape[dim]
-        return n**-0.5
+        return float(n**-0.5)
 
 
 def pad_heads(model: Model, tensor: torch.Tensor, form: Form, n_heads: int, *, lead: int) -> torch.Tensor:
