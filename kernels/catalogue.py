@@ -5,7 +5,16 @@ from importlib import import_module
 
 from .variant import Variant
 
-OPS: tuple[str, ...] = ("matmul", "quantised_matmul", "split_k", "prefill_attention", "decode_attention", "norm", "activation", "rope")
+OPS: tuple[str, ...] = (
+    "matmul",
+    "quantised_matmul",
+    "split_k",
+    "prefill_attention",
+    "decode_attention",
+    "norm",
+    "activation",
+    "rope",
+)
 
 
 def variants(op: str) -> Iterator[Variant]:
