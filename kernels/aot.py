@@ -100,7 +100,7 @@ class Compiled:
 def resident_blocks(limits: Limits, n_registers: int, shared_bytes: int, num_warps: int) -> int:
     """Blocks one multiprocessor holds at once.
 
-    >>> resident_blocks(LIMITS["sm_80"], 128, 48 * 2**10, 8)
+    >>> resident_blocks(LIMITS["sm_80"], 128, 49152, 8)
     2
     """
     warp_registers = math.ceil(max(n_registers, 1) * _LANES / _REGISTER_LOT) * _REGISTER_LOT

@@ -24,6 +24,7 @@ def run_spec(
     output_tokens: int | None = None,
     dtype: str | None = None,
     device: str = "cpu",
+    kernels: str | None = None,
     is_trace: bool = False,
     n_timed: int = 0,
     seed: int = 0,
@@ -63,6 +64,7 @@ def run_spec(
         page_size=decode.page_size,
         dtype=dtype or ("fp32" if device == "cpu" and not is_trace else decode.activations),
         device=device,
+        kernels="triton" if kernels == "triton" or (kernels is None and device == "cuda") else "torch",
         seed=seed,
         n_timed=n_timed,
     )

@@ -1,5 +1,6 @@
 """``shardwise execute``: run a plan on what is here; predicted beside measured."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,10 @@ def execute(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="fp32, bf16 or fp16; fp32 on a CPU, else the plan's.")
     ] = None,
+    kernels: Annotated[
+        str | None,
+        typer.Option("--kernels", help="torch or triton; triton on cuda. On a CPU triton needs TRITON_INTERPRET=1."),
+    ] = None,
     timed: Annotated[int, typer.Option("--timed", help="Further runs that are timed.")] = 3,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights and prompts.")] = 0,
     limit: Annotated[str, typer.Option("--limit", help="End the run after this long.")] = "600s",
@@ -40,7 +45,9 @@ def execute(
     from .options import seconds
 
     result = read_result(file)
-    _check(device, dtype, {"--ranks": ranks, "--batch": batch, "--input": input_tokens, "--output": output_tokens})
+    _check(
+        device, dtype, kernels, {"--ranks": ranks, "--batch": batch, "--input": input_tokens, "--output": output_tokens}
+    )
     try:
         from ...validate.execute import run
         from ...validate.execute.ranks import RankFailedError
@@ -50,7 +57,7 @@ def execute(
 
     spec, notes = run_spec(
         result, rank, n_ranks=ranks, scale=scale_model, batch=batch, input_tokens=input_tokens,
-        output_tokens=output_tokens, dtype=dtype, device=device, is_trace=trace, n_timed=timed, seed=seed,
+        output_tokens=output_tokens, dtype=dtype, device=device, kernels=kernels, is_trace=trace, n_timed=timed, seed=seed,
     )  # fmt: skip
     chip = get_chip("cpu-host" if device == "cpu" and not trace else result.of_rank(rank).decode.chip)
     typer.echo(f"{'tracing' if trace else 'running'} {spec.mesh.n_ranks} ranks of {spec.model.name}", err=True)
@@ -69,7 +76,7 @@ def execute(
         raise typer.Exit(1)
 
 
-def _check(device: str, dtype: str | None, counts: dict[str, int | None]) -> None:
+def _check(device: str, dtype: str | None, kernels: str | None, counts: dict[str, int | None]) -> None:
     """Refuse by name what no run can have."""
     from ...hardware_specs.errors import SpecError
 
@@ -77,6 +84,10 @@ def _check(device: str, dtype: str | None, counts: dict[str, int | None]) -> Non
         raise SpecError(f"no device {device!r}; known: cpu, cuda")
     if dtype not in (None, "fp32", "bf16", "fp16"):
         raise SpecError(f"dtype {dtype!r} is not executed; known: fp32, bf16, fp16")
+    if kernels not in (None, "torch", "triton"):
+        raise SpecError(f"no kernels {kernels!r}; known: torch, triton")
+    if kernels == "triton" and device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise SpecError("triton kernels run on a CPU in the interpreter alone; set TRITON_INTERPRET=1")
     for option, count in counts.items():
         if count is not None and count < 1:
             raise SpecError(f"{option} {count} must be at least 1")

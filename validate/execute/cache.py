@@ -6,15 +6,15 @@ import torch
 class Cache:
     """Keys and values of `n_slots` positions of each sequence, in pages of `page_size` dealt out in random order.
 
-    A page size of 1 is one contiguous run a sequence.
+    A page size of 1 is one contiguous run a sequence. `is_dealt` says that other chips hold the positions between.
     """
 
     def __init__(
         self, n_sequences: int, n_slots: int, n_heads: int, d_head: int, *, page_size: int, dtype: torch.dtype,
-        device: torch.device,
+        device: torch.device, is_dealt: bool = False,
     ) -> None:  # fmt: skip
         pages = -(-n_slots // page_size)
-        self.page_size = page_size
+        self.page_size, self.is_dealt = page_size, is_dealt
         shape = (2, n_sequences * pages, page_size, n_heads, d_head)
         if page_size == 1:
             shape = (2, n_sequences, n_slots, n_heads, d_head)

@@ -1,7 +1,8 @@
 """What is to be executed: a model, a mesh and the two phases, in plain values that travel to every rank."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 from ...hardware_specs.errors import SpecError
 from ...models.description import Model
@@ -33,6 +34,7 @@ class RunSpec:
     batch : sequences of all replicas
     n_microbatches : parts a replica's batch goes through the stages in
     dtype : of weights, activations and cache
+    kernels : torch's own operations, or our Triton kernels (on a CPU in Triton's interpreter)
     n_timed : further runs of both phases that are timed, unwatched
     """
 
@@ -47,10 +49,10 @@ class RunSpec:
     page_size: int = 1
     dtype: str = "fp32"
     device: str = "cpu"
+    kernels: Literal["torch", "triton"] = "torch"
     seed: int = 0
     theta: float = 10000.0
     n_timed: int = 0
-    checkpoint: str | None = field(default=None)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be executed."""

@@ -76,7 +76,7 @@ class Rank:
 
     def __init__(self, spec: RunSpec, wires: Wires, tell: TellTokens, device: torch.device) -> None:
         self.spec, self.wires, self.tell, self.device = spec, wires, tell, device
-        self.kernels: Kernels = TorchKernels(DTYPES[spec.dtype])
+        self.kernels = _kernels(spec, device)
         stage = wires.place[STAGES]
         self.is_first, self.is_last = stage == 0, stage == spec.mesh.pp - 1
         source, dims = weights_of(spec), spec.dimensions("prefill", spec.input_tokens, spec.context)
@@ -125,13 +125,14 @@ class Rank:
         """One a micro-batch and layer."""
         dims, form = self.spec.dimensions(phase, 1, context), program.cache.form
         b, s, k, q = (dims.local(form, dim) for dim in "BSKQ")
-        return [
-            [
-                Cache(b, s, k, q, page_size=self.spec.page_size, dtype=self.kernels.dtype, device=self.device)
-                for _ in self.layers
-            ]
-            for _ in range(self.spec.n_microbatches)
-        ]
+        dealt = bool(dims.cut_axes(form, "S"))
+
+        def make() -> Cache:
+            return Cache(
+                b, s, k, q, page_size=self.spec.page_size, dtype=self.kernels.dtype, device=self.device, is_dealt=dealt
+            )
+
+        return [[make() for _ in self.layers] for _ in range(self.spec.n_microbatches)]
 
     def _run(
         self, report: RankReport | None, timed: dict[str, float] | None = None, *, has_values: bool = True
@@ -214,6 +215,15 @@ class Rank:
             for cache, layer in zip(new, value, strict=True):
                 cache.write(layer, slots)
         return made
+
+
+def _kernels(spec: RunSpec, device: torch.device) -> Kernels:
+    """What the spec computes with; Triton is imported only where it is asked for."""
+    if spec.kernels == "torch":
+        return TorchKernels(DTYPES[spec.dtype])
+    from .triton_kernels import TritonKernels
+
+    return TritonKernels(DTYPES[spec.dtype], spec.context, spec.theta, spec.model.d_head, device)
 
 
 def set_form(form: Form) -> tuple[tuple[str, frozenset[str]], ...]:

@@ -1,0 +1,90 @@
+"""The arithmetic of a step by our own Triton kernels."""
+
+from functools import cached_property
+
+import torch
+
+from ...hardware_specs.errors import SpecError
+from ...kernels.activation import activate
+from ...kernels.decode_attention import decode_attention
+from ...kernels.matmul import matmul
+from ...kernels.norm import norm
+from ...kernels.prefill_attention import prefill_attention
+from ...kernels.rope import plain_frequencies, rotate, turn_table
+from ...models.description import Model
+from ...models.forms import Form
+from .cache import Cache
+from .kernels import TorchKernels
+
+
+class TritonKernels:
+    """Our kernels, on a GPU or in Triton's interpreter.
+
+    Where a chip holds every n-th position of a context, prompts (and ALiBi) see keys that no range of slots names: these,
+    and nothing else, are attended to by torch.
+
+    Parameters
+    ----------
+    n_positions : positions a sequence can have
+    """
+
+    def __init__(self, dtype: torch.dtype, n_positions: int, theta: float, d_head: int, device: torch.device) -> None:
+        self.dtype = dtype
+        self._torch = TorchKernels(dtype)
+        self._n_positions, self._theta, self._d_head, self._device = n_positions, theta, d_head, device
+
+    @cached_property
+    def _turns(self) -> torch.Tensor:
+        return turn_table(plain_frequencies(self._d_head, self._theta), self._n_positions).to(self._device)
+
+    def matmul(self, x: torch.Tensor, x_form: Form, w: torch.Tensor, w_form: Form, out_form: Form) -> torch.Tensor:
+        """See `Kernels`: copies of w one after the other."""
+        lead = w.dim() - len(w_form.dims)
+        n_rows = sum(dim in ("B", "L") for dim in x_form.letters)
+        n_summed = len(x_form.dims) - n_rows
+        rows = x.flatten(0, n_rows - 1).flatten(1)
+        kept = w.shape[lead + n_summed :]
+        copies = w.reshape(-1, rows.shape[1], kept.numel())
+        made = torch.stack([matmul(rows, copy) for copy in copies])
+        return made.view(*w.shape[:lead], *x.shape[:n_rows], *kept)
+
+    def attend(
+        self,
+        q: torch.Tensor,
+        cache: Cache,
+        n_slots: int,
+        q_positions: torch.Tensor,
+        k_positions: torch.Tensor,
+        slopes: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Kernels`."""
+        n_new = q.shape[1]
+        if n_slots == 0 or (cache.is_dealt and (n_new > 1 or slopes is not None)):
+            return self._torch.attend(q, cache, n_slots, q_positions, k_positions, slopes)
+        if n_new > 1:
+            k, v = (held.contiguous() for held in cache.read(n_slots))
+            out, lse = prefill_attention(q.contiguous(), k, v, alibi_slopes=slopes)
+            return out, lse.transpose(1, 2)
+        lengths = torch.full((q.shape[0],), n_slots, dtype=torch.int32, device=q.device)
+        table = None if cache.page_size == 1 else cache.table.to(torch.int32)
+        k, v = cache.memory
+        out, lse = decode_attention(q[:, 0].contiguous(), k, v, lengths, block_table=table, alibi_slopes=slopes)
+        return out[:, None], lse[:, None]
+
+    def norm(self, model: Model, x: torch.Tensor, known: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
+        """See `Kernels`."""
+        shifted = weight if model.norm_bias else weight[:1]
+        out, _ = norm(x, shifted, kind=model.norm, known=known, n_whole=model.d_model)
+        return out
+
+    def rotate(
+        self, q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, theta: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Kernels`."""
+        if theta != self._theta:
+            raise SpecError(f"the rotary table is for theta {self._theta}, not {theta}")
+        return rotate(q.contiguous(), k.contiguous(), positions.expand(q.shape[0], -1), self._turns)
+
+    def activate(self, model: Model, x: torch.Tensor) -> torch.Tensor:
+        """See `Kernels`."""
+        return activate(x, model.activation, gated=model.gated)
