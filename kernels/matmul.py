@@ -207,7 +207,7 @@ def _variant(target, config: Config, name: str, **changed: object) -> Variant:
 def bench_cases(device: Device) -> Iterator[BenchCase]:
     """Squares and served shapes; on a CPU those that take milliseconds, in fp32."""
     gpu = [(4096, 4096, 4096), (8192, 8192, 8192), (4096, 8192, 28672), (512, 8192, 8192), (16, 8192, 8192)]
-    cpu = [(m, k, n) for m in (1, 2, 4, 8, 16, 32, 64, 128, 256) for k, n in ((256, 256), (512, 2048), (1024, 1024))]
+    cpu = [(m, k, n) for m in (1, 2, 4, 8, 16, 32, 64, 128, 256) for k, n in ((256, 256), (512, 2048), (1536, 1536))]
     dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
     for m, k, n in gpu if device == "cuda" else cpu:
         work = matmul_work(m, k, n, x_bytes=size, w_bytes=size, out_bytes=size)

@@ -163,7 +163,7 @@ def variants() -> Iterator[Variant]:
 def bench_cases(device: Device) -> Iterator[BenchCase]:
     """Rows of a prompt and of a decode batch."""
     dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
-    gpu, cpu = ((8192, 8192), (64, 8192)), ((1, 256), (16, 512), (128, 1024))
+    gpu, cpu = ((8192, 8192), (64, 8192)), ((1, 256), (16, 512), (128, 1536))
     for rows, n in gpu if device == "cuda" else cpu:
         elements = {"x": (rows * n, size), "weight": (n, size)}
 

@@ -152,7 +152,7 @@ def variants() -> Iterator[Variant]:
 def bench_cases(device: Device) -> Iterator[BenchCase]:
     """Decode batches over large weights."""
     dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
-    for m, k, n in ((1, 8192, 8192), (16, 28672, 8192)) if device == "cuda" else ((1, 1024, 512), (16, 1024, 512)):
+    for m, k, n in ((1, 8192, 8192), (16, 28672, 8192)) if device == "cuda" else ((1, 1536, 512), (16, 1536, 512)):
 
         def prepare(device: Device, generator: torch.Generator, m: int = m, k: int = k, n: int = n) -> Runs:
             kind = torch.bfloat16 if device == "cuda" else torch.float32
