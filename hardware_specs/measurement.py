@@ -1,6 +1,7 @@
 """A measured number with everything needed to doubt it: the one row type of every bench."""
 
 import csv
+import io
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -44,18 +45,28 @@ def read_measurements(lines: Iterable[str], origin: str) -> tuple[Measurement, .
     ------
     SpecError : a row that is no `Measurement`
     """
+    reader = csv.DictReader(lines)
+    missing = [name for name in Measurement.model_fields if name not in (reader.fieldnames or ())]
+    if missing:
+        raise SpecError(f"{origin} holds no measured rows: its header lacks {', '.join(missing)}")
     try:
-        return tuple(Measurement.model_validate(row) for row in csv.DictReader(lines))
+        return tuple(Measurement.model_validate(row) for row in reader)
     except ValidationError as error:
         raise SpecError(f"{origin}: {error}") from error
 
 
+def dump_measurements(rows: Iterable[Measurement]) -> str:
+    """Rows as the CSV that `read_measurements` reads."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(Measurement.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    return text.getvalue()
+
+
 def write_measurements(rows: Iterable[Measurement], path: Path) -> None:
     """Write rows as CSV."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(Measurement.model_fields), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row.model_dump() for row in rows)
+    path.write_text(dump_measurements(rows), "utf-8")
 
 
 def shipped_measurements(chip: str) -> tuple[Measurement, ...]:

@@ -1,0 +1,110 @@
+"""``python -m shardwise.kernels.bench``: time every kernel and torch's own beside it, and write measured rows.
+
+On a CPU only torch is timed, in fp32, in one thread's CPU time; each row says so. Rows that are already in the file are
+kept and not measured again: an interrupted bench goes on where it stopped.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from ..hardware_specs.documents import write_atomically
+from ..hardware_specs.errors import SpecError
+from ..hardware_specs.measurement import Measurement, dump_measurements, read_measurements
+from .bench_case import BenchCase, Device
+from .catalogue import OPS
+from .timing import run_seconds
+
+COMMAND = "python -m shardwise.kernels.bench"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and write; 2 on bad input."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--op", action="append", choices=OPS, help="only this op (may be repeated)")
+    parser.add_argument("--output", "-o", type=Path, required=True, help="CSV of measured rows; rows in it are kept")
+    chosen = parser.parse_args(arguments)
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no GPU here; bench with --device cpu")
+    torch.set_num_threads(1)
+    try:
+        return _bench(chosen.device, tuple(chosen.op or OPS), chosen.output)
+    except SpecError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def _bench(device: Device, ops: tuple[str, ...], target: Path) -> int:
+    """Every case of every op that the file does not have yet; the file is whole after each."""
+    rows = list(read_measurements(target.read_text("utf-8").splitlines(), str(target))) if target.exists() else []
+    known = {(row.quantity, row.shape) for row in rows}
+    for op in ops:
+        for case in import_module(f".{op}", __package__).bench_cases(device):
+            for row in _measure(case, device, known):
+                rows.append(row)
+                write_atomically(target, dump_measurements(rows))
+                print(f"{row.quantity:34s} {row.shape:40s} {row.p50:.4g} s ({row.p20:.4g} to {row.p80:.4g})")  # noqa: T201
+    return 0
+
+
+def _measure(case: BenchCase, device: Device, known: set[tuple[str, str]]) -> Iterator[Measurement]:
+    """Our kernel (on a GPU) and torch's own, unless the file has them."""
+    makers = ("shardwise", "torch") if device == "cuda" else ("torch",)
+    shape = " ".join(f"{name}={size}" for name, size in case.shape.items())
+    wanted = [maker for maker in makers if (f"{case.dtype} {case.op} by {maker}", shape) not in known]
+    if not wanted:
+        return
+    runs = case.prepare(device, torch.Generator(device=device).manual_seed(0))
+    for maker in wanted:
+        seconds = torch.tensor(
+            run_seconds(runs.kernel if maker == "shardwise" else runs.torch, device), dtype=torch.float64
+        )
+        p20, p50, p80 = (
+            float(f"{value:.6g}") for value in seconds.quantile(torch.tensor([0.2, 0.5, 0.8]).double()).tolist()
+        )
+        yield Measurement(
+            chip=_chip(device), quantity=f"{case.dtype} {case.op} by {maker}", unit="s", shape=shape,
+            p20=p20, p50=p50, p80=p80, n_repeats=len(seconds), device=_device(device), software=_software(),
+            command=f"{COMMAND} --device {device}", commit=_commit(), date=datetime.date.today().isoformat(),
+        )  # fmt: skip
+
+
+def _chip(device: Device) -> str:
+    return "cpu-host" if device == "cpu" else torch.cuda.get_device_name().lower().replace(" ", "-")
+
+
+def _device(device: Device) -> str:
+    """The device as its system names it, and how it was timed."""
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, device events, L2 flushed"
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, one thread, CPU time, torch path"
+
+
+def _software() -> str:
+    versions = {"torch": torch.__version__, "triton": importlib.metadata.version("triton")}
+    if torch.version.cuda:
+        versions["cuda"] = torch.version.cuda
+    return ", ".join([f"python {platform.python_version()}", *(f"{name} {v}" for name, v in versions.items())])
+
+
+def _commit() -> str:
+    """The commit of the tree the bench ran from."""
+    made = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return made.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
