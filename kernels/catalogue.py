@@ -14,6 +14,8 @@ OPS: tuple[str, ...] = (
     "norm",
     "activation",
     "rope",
+    "kv_append",
+    "quantise",
 )
 
 
