@@ -37,7 +37,9 @@ def execute(spec: RunSpec, chip: Chip, engine: str, *, limit_s: float, notes: Se
     """
     for phase in ("prefill", "decode"):
         spec.check_shards(phase)
-    if spec.device == "cpu":
+    if spec.device == "cuda":
+        _check_gpus(spec)
+    else:
         _check_memory(spec)
     (reports,) = run_ranks([spec], limit_s=limit_s)
     error, equal = compare(spec, reports)
@@ -151,6 +153,16 @@ def _added(found: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, floa
 def _steps(predicted: Mapping[str, float], measured: Mapping[str, float]) -> tuple[StepPair, ...]:
     names = dict.fromkeys((*predicted, *measured))
     return tuple(StepPair(step=name, predicted_s=predicted.get(name), measured_s=measured.get(name)) for name in names)
+
+
+def _check_gpus(spec: RunSpec) -> None:
+    """A rank has a GPU of its own."""
+    n_gpus = torch.cuda.device_count()
+    if n_gpus < spec.mesh.n_ranks:
+        raise SpecError(
+            f"{spec.mesh.n_ranks} ranks need as many GPUs, torch sees {n_gpus}; shrink the mesh with --ranks, "
+            f"or run on --device cpu"
+        )
 
 
 def _check_memory(spec: RunSpec) -> None:
