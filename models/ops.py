@@ -66,6 +66,28 @@ def matmul_work(m: Array, k: Array, n: Array, *, x_bytes: Array, w_bytes: Array,
     )
 
 
+def grouped_matmul_work(
+    m: Array, n_experts: Array, k: Array, n: Array, *, x_bytes: Array, w_bytes: Array, out_bytes: Array
+) -> OpWork:
+    """`out[m, n]`: every row of `x[m, k]` meets the weights of one of the experts, all of whose weights are read."""
+    one = matmul_work(m, k, n, x_bytes=x_bytes, w_bytes=w_bytes, out_bytes=out_bytes)
+    return OpWork(flop=one.flop, reads={**one.reads, "w": n_experts * one.reads["w"]}, writes=one.writes)
+
+
+def linear_attention_flop(n_tokens: Array, n_heads: Array, d_key: Array, d_value: Array, chunk: Array) -> Array:
+    """A chunk at a time: queries on the state, keys and values into it, and the whole square of pairs within the chunk.
+
+    Chunks of 1 are the recurrence.
+
+    References
+    ----------
+    [Dao2024] section 6.
+    """
+    through_state = 2 * matmul_flop(n_tokens, d_key * d_value)
+    within_chunk = matmul_flop(n_tokens, chunk * (d_key + d_value))
+    return n_heads * (through_state + within_chunk)
+
+
 def attention_work(
     *,
     n_sequences: Array,
