@@ -16,6 +16,12 @@ OPS: tuple[str, ...] = (
     "rope",
     "kv_append",
     "quantise",
+    "gating",
+    "permutation",
+    "grouped_matmul",
+    "selective_scan",
+    "linear_attention",
+    "sampling",
 )
 
 
