@@ -61,7 +61,7 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
     """
     model = get_model(_text(row, "model"))
     chip = get_chip(_text(row, "hardware"))
-    if _note(row, "mode") == "disagg":
+    if note_of(row, "mode") == "disagg":
         raise SpecError("prefill and decode ran on pools of their own, and no column says how the chips were split")
     load, n_requests, rate_per_s = _load(row, metric)
     # a phase is priced alone where it ran alone: in a batch at once, or as prompts that queue for nothing else
@@ -97,8 +97,8 @@ def _text(row: Mapping[str, str], column: str) -> str:
     return row.get(column, "").strip()
 
 
-def _note(row: Mapping[str, str], key: str) -> str | None:
-    """The value of ``key=`` in the notes; of those, only `mode` and `moe_tp` may be used."""
+def note_of(row: Mapping[str, str], key: Literal["mode", "moe_tp"]) -> str | None:
+    """The value of ``key=`` in the notes, of which no more than these two may be used."""
     found = re.search(rf"(?:^|[;\s]){key}=([^;\s]+)", _text(row, "notes"))
     return found[1] if found else None
 

@@ -1,5 +1,6 @@
 """``shardwise score``: every row of a table of measured cases predicted beside its measurement."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,10 +9,13 @@ import typer
 from . import options as opt
 
 if TYPE_CHECKING:
-    from ...validate.measured_csv import MeasuredTable
-    from ...validate.score import GroupScore, ScoredRow
+    from rich.console import Console
 
-_MOST_GROUPS = 20
+    from ...validate.measured_csv import MeasuredTable
+    from ...validate.score import ScoredRow
+    from ...validate.score_groups import GroupScore
+
+_MOST_GROUPS = 12
 _MOST_REASONS = 15
 
 
@@ -20,29 +24,44 @@ def score(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV to write: every row with its prediction beside it.")
     ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Columns to group errors by, comma-separated, e.g. source,metric.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", help="Processes that predict side by side; one a core unless said.")
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Predict every row of a table of measured cases and sum up the errors."""
     import json
 
     from ...validate.measured_csv import ADDED_COLUMNS, read_measured, write_scored
+    from ...validate.score_groups import DEFAULT_BY, parse_by
     from .text import check_writable
 
     if output is not None:
         check_writable(output)
     table = read_measured(cases)
-    scored = _score(table)
+    columns = None if by is None else parse_by(by, table.columns)
+    scored = _score(table, _cores() if jobs is None else jobs)
     if output is not None:
         rows = ([*(s.row[name] for name in table.columns), *s.added()] for s in scored)
         write_scored(output, [*table.columns, *ADDED_COLUMNS], rows)
         typer.echo(f"{len(scored)} rows written to {output}", err=True)
     if as_json:
-        typer.echo(json.dumps(_summary(scored), indent=1, allow_nan=False))
+        typer.echo(json.dumps(_summary(scored, columns or DEFAULT_BY), indent=1, allow_nan=False))
     else:
-        _print_summary(scored)
+        _print_summary(scored, columns)
 
 
-def _score(table: "MeasuredTable") -> "list[ScoredRow]":
+def _cores() -> int:
+    """Cores this process may run on."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _score(table: "MeasuredTable", jobs: int) -> "list[ScoredRow]":
     """Score with a bar on stderr where that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
@@ -53,51 +72,100 @@ def _score(table: "MeasuredTable") -> "list[ScoredRow]":
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("rows", total=len(table.rows))
-        return score_rows(table.rows, predict, advance=lambda: progress.advance(task))
+        return score_rows(table.rows, predict, jobs=jobs, advance=lambda: progress.advance(task))
 
 
-def _summary(scored: "list[ScoredRow]") -> dict[str, object]:
+def _summary(scored: "list[ScoredRow]", by: Sequence[str]) -> dict[str, object]:
     from dataclasses import asdict
 
-    from ...validate.score import count_reasons, group_scores, total_score
+    from ...validate.decisions import decision_score, find_tasks, scores_by_model
+    from ...validate.score import count_reasons
+    from ...validate.score_groups import SHORT_BY, group_scores, total_score
 
-    total = asdict(total_score(scored))
-    names = ("rows", "predicted", "median_abs_error", "mean_abs_error", "bias", "inside")
+    tasks = find_tasks(scored)
     return {
-        **{name: total[name] for name in names},
-        "groups": [asdict(group) for group in group_scores(scored)],
+        **total_score(scored).to_json(),
+        "by_source_and_metric": [group.to_json() for group in group_scores(scored, SHORT_BY)],
+        "by": list(by),
+        "groups": [group.to_json() for group in group_scores(scored, by)],
+        "decisions": {
+            **asdict(decision_score(tasks)),
+            "groups": [
+                {"source": source, "model": model, **asdict(made)}
+                for (source, model), made in scores_by_model(tasks).items()
+            ],
+        },
         "reasons": count_reasons(scored),
     }
 
 
-def _print_summary(scored: "list[ScoredRow]") -> None:
+def _print_summary(scored: "list[ScoredRow]", by: Sequence[str] | None) -> None:
+    from ...validate.score_groups import DEFAULT_BY, SHORT_BY, group_scores, total_score
+    from .text import console
+
+    out = console()
+    total = total_score(scored)
+    for columns in (by,) if by else (SHORT_BY, DEFAULT_BY):
+        groups = [group for group in group_scores(scored, columns) if group.predicted]
+        _print_groups(out, f"by {', '.join(columns)}", [total, *groups])
+    _print_decisions(out, scored)
+    _print_reasons(out, scored)
+
+
+def _print_groups(out: "Console", title: str, groups: "Sequence[GroupScore]") -> None:
     from rich.markup import escape
 
-    from ...validate.score import count_reasons, group_scores, total_score
-    from .text import console, table
+    from .text import table
 
-    right = ("rows", "pred", "med|e|", "mean|e|", "bias", "inside")
-    groups = [group for group in group_scores(scored) if group.predicted]
-    made = table(*right, right=right)
-    made.add_column("group", overflow="fold", max_width=38)
-    made.add_row(*_numbers(total_score(scored)), "all")
-    for group in groups[:_MOST_GROUPS]:
-        names = (group.model, group.hardware, group.metric, group.source)
-        made.add_row(*_numbers(group), escape(", ".join(name for name in names if name)))
-    out = console()
+    right = ("rows", "pred", "med|e|", "mean|e|", "bias", "inside", "width", "rank")
+    made = table(*right, right=right, title=f"{title}; the largest errors first")
+    made.add_column("group", overflow="fold")
+    for group in groups[: _MOST_GROUPS + 1]:
+        made.add_row(*_numbers(group), escape(", ".join(name for name in group.names.values() if name) or "all"))
     out.print(made, highlight=False)
-    if len(groups) > _MOST_GROUPS:
-        out.print(f"and {len(groups) - _MOST_GROUPS} groups with smaller errors; --json lists all", highlight=False)
+    left = len(groups) - _MOST_GROUPS - 1
+    out.print(f"and {left} groups with smaller errors; --json lists all\n" if left > 0 else "", highlight=False)
+
+
+def _numbers(group: "GroupScore") -> tuple[str, ...]:
+    shares = (group.inside, group.width, group.rank)
+    return (
+        str(group.rows),
+        str(group.predicted),
+        *("-" if e is None else f"{e:.3f}" for e in (group.median_abs_error, group.mean_abs_error)),
+        "-" if group.bias is None else f"{group.bias:+.3f}",
+        *("-" if share is None else f"{share:.2f}" for share in shares),
+    )
+
+
+def _print_decisions(out: "Console", scored: "list[ScoredRow]") -> None:
+    """How good the choices are, where several configurations of a task were measured."""
+    from rich.markup import escape
+
+    from ...validate.decisions import decision_score, find_tasks, scores_by_model
+    from .text import table
+
+    tasks = find_tasks(scored)
+    if not tasks:
+        return
+    right = ("tasks", "choices", "same tp", "same point", "missed", "reached")
+    made = table(*right, right=right, title="choices of the highest throughput a chip under a TPOT limit")
+    made.add_column("group", overflow="fold")
+    for names, found in ((("all", ""), decision_score(tasks)), *scores_by_model(tasks).items()):
+        shares = (found.same_tp, found.same_point, found.missed, found.reached)
+        texts = ("-" if share is None else f"{share:.2f}" for share in shares)
+        made.add_row(str(found.tasks), str(found.decisions), *texts, escape(", ".join(filter(None, names))))
+    out.print(made, highlight=False)
+    out.print(highlight=False)
+
+
+def _print_reasons(out: "Console", scored: "list[ScoredRow]") -> None:
+    from ...validate.score import count_reasons
+
     reasons = list(count_reasons(scored).items())
     if reasons:
-        out.print("\nrows without a prediction:", highlight=False)
+        out.print("rows without a prediction:", highlight=False)
     for reason, count in reasons[:_MOST_REASONS]:
         out.print(f"{count:>6}  {reason}", highlight=False, markup=False, soft_wrap=False)
     if len(reasons) > _MOST_REASONS:
         out.print(f"and {len(reasons) - _MOST_REASONS} more reasons; --json lists all", highlight=False)
-
-
-def _numbers(group: "GroupScore") -> tuple[str, ...]:
-    errors = (group.median_abs_error, group.mean_abs_error, group.bias)
-    texts = ("-" if e is None else f"{e:+.3f}" if e is group.bias else f"{e:.3f}" for e in errors)
-    return str(group.rows), str(group.predicted), *texts, "-" if group.inside is None else f"{group.inside:.2f}"

@@ -187,7 +187,7 @@ def test_the_summary_fits_a_terminal_of_80_columns(tmp_path):
     result = CliRunner().invoke(app, ["score", str(written(tmp_path / "in.csv", rows))])
     assert result.exit_code == 0
     assert max(len(line) for line in result.stdout.splitlines()) <= 80
-    assert "[a long]" in result.stdout
+    assert "[a" in result.stdout  # no markup
 
 
 def test_a_missing_table_is_a_mistake_of_the_user(tmp_path):

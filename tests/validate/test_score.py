@@ -7,7 +7,8 @@ from shardwise.validate.loads import PhaseSeconds, full_queue, scaled_rates
 from shardwise.validate.measured_case import parse_case
 from shardwise.validate.measured_csv import ADDED_COLUMNS, read_measured, write_scored
 from shardwise.validate.metrics import METRICS, Outcome, Quantities
-from shardwise.validate.score import count_reasons, group_scores, score, total_score
+from shardwise.validate.score import count_reasons, score
+from shardwise.validate.score_groups import group_scores, total_score
 
 ROW = {
     "model": "llama-2-70b",
@@ -162,7 +163,7 @@ def test_groups_are_ordered_worst_first_and_reasons_are_counted():
     ]
     scored = score(rows, CountingPredictor())
     groups = group_scores(scored)
-    assert [(g.source, g.metric, g.rows, g.predicted) for g in groups] == [
+    assert [(g.names["source"], g.names["metric"], g.rows, g.predicted) for g in groups] == [
         ("s", "ttft", 1, 1),
         ("", "ttft", 1, 1),
         ("", "tpot", 1, 1),
