@@ -1,1 +1,1 @@
-"""Triton kernels: an island that knows neither models nor simulator."""
+"""Triton kernels: an island that knows no simulator, and of models only the work of an op."""

@@ -12,16 +12,18 @@ import triton
 import triton.language as tl
 
 from ..hardware_specs.errors import SpecError
-from ..models.ops import attention_work
+from ..models.ops import attention_work, elementwise_work
 from .bench_case import BenchCase, Device, Runs
 from .elementwise import LOG2_E
-from .launch import cdiv, device_target, next_power_of_2
+from .launch import cdiv, device_target, need_floats, need_formats, next_power_of_2
 from .softmax import absorb, finish
 from .variant import TARGETS, Config, Target, Variant, configs
 
 # the least rows a tensor core multiplies
 _LEAST_ROWS = 16
 _INTERPRETER_PROGRAMS = 132
+# positions a page of the bench's paged caches
+_PAGE = 16
 
 
 @triton.jit
@@ -203,6 +205,9 @@ def _check(
         raise SpecError(f"{q.shape[1]} query heads are no multiple of {k.shape[2]} K/V heads")
     if (k.dtype != q.dtype) != (k_scale is not None) or (k_scale is None) != (v_scale is None):
         raise SpecError(f"a cache of {k.dtype} under queries of {q.dtype} needs k_scale and v_scale, and no other does")
+    need_formats(k.device, k.dtype)
+    if k_scale is None:
+        need_floats(q=q, k=k, v=v)
     if any(t.stride(-1) != 1 for t in (q, k, v)):
         raise SpecError("the channels of a head must lie side by side; call .contiguous() first")
 
@@ -272,28 +277,59 @@ def _variant(target: Target, config: Config, cache: str, name: str, **changed: b
 
 
 def bench_cases(device: Device) -> Iterator[BenchCase]:
-    """Full contiguous caches."""
+    """Full caches, contiguous, paged and paged in int8; and the merge of parts."""
     gpu = [(64, 4096, 32, 8, 128), (1, 131072, 64, 8, 128), (256, 2048, 8, 1, 128)]
     cpu = [(1, 64, 8, 2, 64), (1, 512, 8, 2, 64), (8, 128, 8, 8, 64)]
-    dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
-    for b, s, h, kv, d in gpu if device == "cuda" else cpu:
-        work = attention_work(
-            n_sequences=b, new_tokens=1, past_tokens=s - 1, n_heads=h, n_kv_heads=kv, d_head=d,
-            q_bytes=size, kv_bytes=size, out_bytes=size,
-        )  # fmt: skip
+    shapes = gpu if device == "cuda" else cpu
+    for sizes in shapes:
+        yield _bench_case(device, "contiguous", *sizes)
+    for cache in ("paged", "paged int8"):
+        yield _bench_case(device, cache, *shapes[-1])
+    yield _merge_case(device, *((8, 64, 32, 128) if device == "cuda" else (8, 8, 8, 64)))
 
-        def prepare(
-            device: Device, generator: torch.Generator, b: int = b, s: int = s, h: int = h, kv: int = kv, d: int = d
-        ) -> Runs:
-            kind = torch.bfloat16 if device == "cuda" else torch.float32
-            q = torch.randn((b, h, d), generator=generator, device=device).to(kind)
-            k, v = (torch.randn((b, s, kv, d), generator=generator, device=device).to(kind) for _ in range(2))
-            lengths = torch.full((b,), s, dtype=torch.int32, device=device)
-            sdpa = torch.nn.functional.scaled_dot_product_attention
-            mine = [q[:, :, None], k.transpose(1, 2), v.transpose(1, 2)]
-            return Runs(
-                kernel=lambda: decode_attention(q, k, v, lengths), torch=lambda: sdpa(*mine, enable_gqa=h != kv)
-            )
 
-        shape = {"b": b, "s": s, "h": h, "k": kv, "d": d}
-        yield BenchCase(op="decode_attention", shape=shape, dtype=dtype, work=work, prepare=prepare)
+def _bench_case(device: Device, cache: str, b: int, s: int, h: int, kv: int, d: int) -> BenchCase:
+    dtype, kind, size = ("bf16", torch.bfloat16, 2) if device == "cuda" else ("fp32", torch.float32, 4)
+    is_narrow, is_paged = cache.endswith("int8"), cache.startswith("paged")
+
+    def prepare(device: Device, generator: torch.Generator) -> Runs:
+        q = torch.randn((b, h, d), generator=generator, device=device).to(kind)
+        held = (b * s // _PAGE, _PAGE, kv, d) if is_paged else (b, s, kv, d)
+        k, v = (torch.randn(held, generator=generator, device=device).to(kind) for _ in range(2))
+        scale = torch.full((kv,), 0.03, device=device) if is_narrow else None
+        if scale is not None:
+            k, v = ((t / 0.03).round().clamp(-127, 127).to(torch.int8) for t in (k, v))
+        dealt = torch.randperm(b * s // _PAGE, generator=generator, device=device) if is_paged else None
+        table = None if dealt is None else dealt.int().view(b, -1)
+        lengths = torch.full((b,), s, dtype=torch.int32, device=device)
+
+        def by_torch() -> torch.Tensor:
+            flat = [t if table is None else t[table].flatten(1, 2) for t in (k, v)]
+            wide = [t if scale is None else (t * scale[:, None]).to(kind) for t in flat]
+            keys, values = (t.transpose(1, 2) for t in wide)
+            return torch.nn.functional.scaled_dot_product_attention(q[:, :, None], keys, values, enable_gqa=h != kv)
+
+        return Runs(
+            kernel=lambda: decode_attention(q, k, v, lengths, block_table=table, k_scale=scale, v_scale=scale),
+            torch=by_torch,
+        )
+
+    work = attention_work(
+        n_sequences=b, new_tokens=1, past_tokens=s - 1, n_heads=h, n_kv_heads=kv, d_head=d,
+        q_bytes=size, kv_bytes=1 if is_narrow else size, out_bytes=size,
+    )  # fmt: skip
+    op = f"decode_attention {cache}" if is_paged else "decode_attention"
+    return BenchCase(op=op, shape={"b": b, "s": s, "h": h, "k": kv, "d": d}, dtype=dtype, work=work, prepare=prepare)
+
+
+def _merge_case(device: Device, n_parts: int, b: int, h: int, d: int) -> BenchCase:
+    def prepare(device: Device, generator: torch.Generator) -> Runs:
+        outs = torch.randn((n_parts, b, h, d), generator=generator, device=device)
+        lses = torch.randn((n_parts, b, h), generator=generator, device=device)
+        return Runs(kernel=lambda: merge_partials(outs, lses), torch=lambda: (outs * lses.softmax(0)[..., None]).sum(0))
+
+    rows = b * h
+    reads = {"outs": (n_parts * rows * d, 4), "lses": (n_parts * rows, 4)}
+    work = elementwise_work(reads, {"out": (rows * d, 4), "lse": (rows, 4)})
+    shape = {"parts": n_parts, "b": b, "h": h, "d": d}
+    return BenchCase(op="decode_attention merge", shape=shape, dtype="fp32", work=work, prepare=prepare)

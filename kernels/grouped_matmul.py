@@ -14,7 +14,7 @@ from ..hardware_specs.errors import SpecError
 from ..models.ops import grouped_matmul_work
 from .bench_case import BenchCase, Device, Runs
 from .elementwise import apply_activation
-from .launch import cdiv, device_target
+from .launch import cdiv, device_target, need_floats
 from .matmul import ACTIVATIONS, matmul_reference
 from .variant import TARGETS, Config, Variant, configs
 
@@ -113,8 +113,7 @@ def _check(x: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor, activation: 
         raise SpecError(
             f"x {tuple(x.shape)} and w {tuple(w.shape)} do not multiply; x is [P, K], w [E, {'2, ' * gated}K, N]"
         )
-    if x.dtype != w.dtype or x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise SpecError(f"x is {x.dtype} and w {w.dtype}; both must be one of float16, bfloat16, float32")
+    need_floats(x=x, w=w)
     if offsets.shape != (w.shape[0] + 1,):
         raise SpecError(f"offsets {tuple(offsets.shape)} must be one more than the {w.shape[0]} experts")
 

@@ -9,7 +9,7 @@ import triton.language as tl
 from ..hardware_specs.errors import SpecError
 from ..models.ops import elementwise_work
 from .bench_case import BenchCase, Device, Runs
-from .launch import device_target, next_power_of_2
+from .launch import device_target, need_formats, next_power_of_2
 from .variant import TARGETS, Variant, configs
 
 
@@ -82,6 +82,7 @@ def kv_append(
     narrow = k.dtype in (torch.int8, torch.float8_e4m3fn)
     if narrow != (k_scale is not None) or (k_scale is None) != (v_scale is None):
         raise SpecError(f"a cache of {k.dtype} {'needs' if narrow else 'takes no'} k_scale and v_scale")
+    need_formats(k.device, k.dtype)
     new_k, new_v = new_k.contiguous(), new_v.contiguous()
     n_sequences, n_tokens, n_kv_heads, d_head = new_k.shape
     (config,) = configs("kv_append", device_target(k))

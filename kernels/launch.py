@@ -6,6 +6,7 @@ from ..hardware_specs.errors import SpecError
 from .variant import Target
 
 _HOPPER = 9
+_FP8_CAPABILITY = (8, 9)
 
 
 def device_target(tensor: torch.Tensor) -> Target:
@@ -21,6 +22,33 @@ def device_target(tensor: torch.Tensor) -> Target:
     if major < 8:
         raise SpecError(f"the kernels need sm_80 or newer; this device is sm_{major}{minor}")
     return "sm_90" if major >= _HOPPER else "sm_80"
+
+
+def need_formats(device: torch.device, *dtypes: torch.dtype) -> None:
+    """Nothing, if the device computes in all these formats; the interpreter does.
+
+    Raises
+    ------
+    SpecError : fp8 on a GPU that has none
+    """
+    if device.type != "cuda" or torch.float8_e4m3fn not in dtypes:
+        return
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) < _FP8_CAPABILITY:
+        raise SpecError(f"fp8 (e4m3) needs sm_89 or newer; this device is sm_{major}{minor}: use int8")
+
+
+def need_floats(**tensors: torch.Tensor) -> None:
+    """Nothing, if all tensors are in one of the formats that kernels multiply as they are.
+
+    Raises
+    ------
+    SpecError : another format, or more than one
+    """
+    found = {tensor.dtype for tensor in tensors.values()}
+    if len(found) > 1 or not found <= {torch.float16, torch.bfloat16, torch.float32}:
+        said = ", ".join(f"{name} is {tensor.dtype}" for name, tensor in tensors.items())
+        raise SpecError(f"{said}; all must be one of float16, bfloat16, float32")
 
 
 def cdiv(n: int, size: int) -> int:

@@ -15,8 +15,8 @@ from ..hardware_specs.errors import SpecError
 from ..models.ops import matmul_work
 from .bench_case import BenchCase, Device, Runs
 from .elementwise import apply_activation
-from .launch import cdiv, device_target, next_power_of_2
-from .variant import TARGETS, Config, Variant, configs
+from .launch import cdiv, device_target, need_floats, next_power_of_2
+from .variant import TARGETS, Config, Target, Variant, configs
 
 ACTIVATIONS = (None, "gelu", "relu", "silu")
 _TORCH_ACTIVATIONS = {"gelu": lambda x: gelu(x, approximate="tanh"), "relu": relu, "silu": silu}
@@ -135,8 +135,7 @@ def _check(
         raise SpecError(
             f"x {tuple(x.shape)} and w {tuple(w.shape)} do not multiply; x is [M, K], w [{'2, ' * gated}K, N]"
         )
-    if x.dtype != w.dtype or x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise SpecError(f"x is {x.dtype} and w {w.dtype}; both must be one of float16, bfloat16, float32")
+    need_floats(x=x, w=w)
     if bias is not None and (gated or bias.shape != (w.shape[-1],)):
         raise SpecError(f"a bias {tuple(bias.shape)} must be [{w.shape[-1]}], and a gated matmul has none")
     if residual is not None and residual.shape != (x.shape[0], w.shape[-1]):
@@ -173,17 +172,19 @@ def rereads(m: int, n: int, config: Config) -> dict[str, float]:
 
 
 def variants() -> Iterator[Variant]:
-    """Every tuning in bf16, plain; the usual one with each epilogue too."""
+    """Every tuning in bf16, plain; one with each epilogue, and one in fp16."""
     for target in TARGETS:
         known = configs("matmul", target)
         for config in known:
             yield _variant(target, config, "plain")
         yield _variant(target, known[1], "bias gelu", ACTIVATION="gelu", HAS_BIAS=True)
         yield _variant(target, known[1], "residual", HAS_RESIDUAL=True)
-        yield _variant(target, known[2], "swiglu", ACTIVATION="silu", GATED=True)
+        for name, activation in (("swiglu", "silu"), ("geglu", "gelu"), ("reglu", "relu")):
+            yield _variant(target, known[2], name, ACTIVATION=activation, GATED=True)
+        yield _variant(target, known[1], "plain", "fp16")
 
 
-def _variant(target, config: Config, name: str, **changed: object) -> Variant:
+def _variant(target: Target, config: Config, name: str, floats: str = "bf16", **changed: object) -> Variant:
     blocks = config.blocks
     constants = {
         "ACTIVATION": None, "GATED": False, "HAS_BIAS": False, "HAS_RESIDUAL": False, "EVEN_K": True, "PRECISION": "ieee",
@@ -192,10 +193,10 @@ def _variant(target, config: Config, name: str, **changed: object) -> Variant:
     size = "x".join(str(blocks[f"BLOCK_{dim}"]) for dim in "MNK")
     return Variant(
         op="matmul",
-        name=f"bf16 {name} {size}",
+        name=f"{floats} {name} {size}",
         target=target,
         kernel=matmul_kernel,
-        types=dict.fromkeys(("x", "w", "bias", "residual", "out"), "*bf16"),
+        types=dict.fromkeys(("x", "w", "bias", "residual", "out"), f"*{floats}"),
         constants=constants | changed | blocks,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
@@ -205,17 +206,26 @@ def _variant(target, config: Config, name: str, **changed: object) -> Variant:
 
 
 def bench_cases(device: Device) -> Iterator[BenchCase]:
-    """Squares and served shapes; on a CPU those that take milliseconds, in fp32."""
+    """Squares and served shapes, and one gated; on a CPU those that take milliseconds, in fp32."""
     gpu = [(4096, 4096, 4096), (8192, 8192, 8192), (4096, 8192, 28672), (512, 8192, 8192), (16, 8192, 8192)]
     cpu = [(m, k, n) for m in (1, 2, 4, 8, 16, 32, 64, 128, 256) for k, n in ((256, 256), (512, 2048), (1536, 1536))]
-    dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
     for m, k, n in gpu if device == "cuda" else cpu:
-        work = matmul_work(m, k, n, x_bytes=size, w_bytes=size, out_bytes=size)
+        yield _bench_case(device, m, k, n, gated=False)
+    yield _bench_case(device, *((4096, 4096, 14336) if device == "cuda" else (16, 512, 1536)), gated=True)
 
-        def prepare(device: Device, generator: torch.Generator, m: int = m, k: int = k, n: int = n) -> Runs:
-            kind = torch.bfloat16 if device == "cuda" else torch.float32
-            x = torch.randn((m, k), generator=generator, device=device).to(kind)
-            w = torch.randn((k, n), generator=generator, device=device).to(kind)
-            return Runs(kernel=lambda: matmul(x, w), torch=lambda: torch.matmul(x, w))
 
-        yield BenchCase(op="matmul", shape={"m": m, "k": k, "n": n}, dtype=dtype, work=work, prepare=prepare)
+def _bench_case(device: Device, m: int, k: int, n: int, *, gated: bool) -> BenchCase:
+    dtype, kind, size = ("bf16", torch.bfloat16, 2) if device == "cuda" else ("fp32", torch.float32, 4)
+    activation = "silu" if gated else None
+
+    def prepare(device: Device, generator: torch.Generator) -> Runs:
+        x = torch.randn((m, k), generator=generator, device=device).to(kind)
+        w = torch.randn((2, k, n) if gated else (k, n), generator=generator, device=device).to(kind)
+        return Runs(
+            kernel=lambda: matmul(x, w, gated=gated, activation=activation),
+            torch=lambda: matmul_reference(x, w, gated=gated, activation=activation),
+        )
+
+    work = matmul_work(m, k, n * (1 + gated), x_bytes=size, w_bytes=size, out_bytes=size / (1 + gated))
+    shape = {"m": m, "k": k, "n": n}
+    return BenchCase(op=f"matmul{' swiglu' * gated}", shape=shape, dtype=dtype, work=work, prepare=prepare)

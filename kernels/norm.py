@@ -161,19 +161,32 @@ def variants() -> Iterator[Variant]:
 
 
 def bench_cases(device: Device) -> Iterator[BenchCase]:
-    """Rows of a prompt and of a decode batch."""
-    dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
+    """Rows of a prompt and of a decode batch; layer norms with the residual added on the way in."""
     gpu, cpu = ((8192, 8192), (64, 8192)), ((1, 256), (16, 512), (128, 1536))
-    for rows, n in gpu if device == "cuda" else cpu:
-        elements = {"x": (rows * n, size), "weight": (n, size)}
+    for kind in ("rmsnorm", "layernorm"):
+        for rows, n in gpu if device == "cuda" else cpu:
+            yield _bench_case(device, kind, rows, n)
 
-        def prepare(device: Device, generator: torch.Generator, rows: int = rows, n: int = n) -> Runs:
-            kind = torch.bfloat16 if device == "cuda" else torch.float32
-            x = torch.randn((rows, n), generator=generator, device=device).to(kind)
-            weight = torch.ones((1, n), device=device, dtype=kind)
-            return Runs(
-                kernel=lambda: norm(x, weight, kind="rmsnorm"), torch=lambda: norm_reference(x, weight, kind="rmsnorm")
-            )
 
-        work = elementwise_work(elements, {"out": (rows * n, size)})
-        yield BenchCase(op="norm", shape={"rows": rows, "n": n}, dtype=dtype, work=work, prepare=prepare)
+def _bench_case(device: Device, kind: Kind, rows: int, n: int) -> BenchCase:
+    dtype, floats, size = ("bf16", torch.bfloat16, 2) if device == "cuda" else ("fp32", torch.float32, 4)
+    with_residual = kind == "layernorm"
+
+    def prepare(device: Device, generator: torch.Generator) -> Runs:
+        x, added = (torch.randn((rows, n), generator=generator, device=device).to(floats) for _ in range(2))
+        weight = torch.ones((2 if with_residual else 1, n), device=device, dtype=floats)
+        residual = added if with_residual else None
+        return Runs(
+            kernel=lambda: norm(x, weight, kind=kind, residual=residual),
+            torch=lambda: norm_reference(x if residual is None else x + residual, weight, kind=kind),
+        )
+
+    elements = (rows * n, size)
+    reads = {"x": elements, "weight": (n * (1 + with_residual), size)}
+    writes = {"out": elements}
+    if with_residual:
+        reads["residual"] = writes["summed"] = elements
+    op = "norm layernorm residual" if with_residual else "norm"
+    return BenchCase(
+        op=op, shape={"rows": rows, "n": n}, dtype=dtype, work=elementwise_work(reads, writes), prepare=prepare
+    )

@@ -129,17 +129,27 @@ def variants() -> Iterator[Variant]:
 
 
 def bench_cases(device: Device) -> Iterator[BenchCase]:
-    """Rows weighted and summed for a prompt and for a decode batch."""
-    dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
+    """Rows sent out, and rows weighted and summed, for a prompt and for a decode batch."""
     for t, n in ((8192, 4096), (64, 4096)) if device == "cuda" else ((128, 512),):
+        for op in ("permute", "combine"):
+            yield _bench_case(device, op, t, n)
 
-        def prepare(device: Device, generator: torch.Generator, t: int = t, n: int = n) -> Runs:
-            kind = torch.bfloat16 if device == "cuda" else torch.float32
-            y = torch.randn((2 * t, n), generator=generator, device=device).to(kind)
-            gates = torch.rand((t, 2), generator=generator, device=device)
-            order = order_by_expert(torch.randint(8, (t, 2), generator=generator, device=device).int(), 8)
-            return Runs(kernel=lambda: combine(y, order, gates), torch=lambda: combine_reference(y, order, gates))
 
-        reads = {"y": (2 * t * n, size), "rows": (2 * t, 8), "gates": (2 * t, 4)}
-        work = elementwise_work(reads, {"out": (t * n, size)})
-        yield BenchCase(op="permutation", shape={"t": t, "k": 2, "n": n}, dtype=dtype, work=work, prepare=prepare)
+def _bench_case(device: Device, op: str, t: int, n: int) -> BenchCase:
+    dtype, floats, size = ("bf16", torch.bfloat16, 2) if device == "cuda" else ("fp32", torch.float32, 4)
+
+    def prepare(device: Device, generator: torch.Generator) -> Runs:
+        x = torch.randn((t, n), generator=generator, device=device).to(floats)
+        gates = torch.rand((t, 2), generator=generator, device=device)
+        order = order_by_expert(torch.randint(8, (t, 2), generator=generator, device=device).int(), 8)
+        if op == "permute":
+            return Runs(kernel=lambda: permute(x, order), torch=lambda: x[order.pairs // 2])
+        y = permute(x, order) if device == "cuda" else x[order.pairs // 2]
+        return Runs(kernel=lambda: combine(y, order, gates), torch=lambda: combine_reference(y, order, gates))
+
+    few, many, places = (t * n, size), (2 * t * n, size), (2 * t, 8)
+    work = elementwise_work({"x": few, "pairs": places}, {"out": many})
+    if op == "combine":
+        work = elementwise_work({"y": many, "rows": places, "gates": (2 * t, 4)}, {"out": few})
+    shape = {"t": t, "k": 2, "n": n}
+    return BenchCase(op=f"permutation {op}", shape=shape, dtype=dtype, work=work, prepare=prepare)

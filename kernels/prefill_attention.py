@@ -15,7 +15,7 @@ from ..hardware_specs.errors import SpecError
 from ..models.ops import attention_work
 from .bench_case import BenchCase, Device, Runs
 from .elementwise import LOG2_E
-from .launch import cdiv, device_target, next_power_of_2
+from .launch import cdiv, device_target, need_floats, next_power_of_2
 from .softmax import absorb, finish
 from .variant import TARGETS, Config, Target, Variant, configs
 
@@ -209,6 +209,7 @@ def _check(
         )
     if q.shape[-2] % k.shape[-2]:
         raise SpecError(f"{q.shape[-2]} query heads are no multiple of {k.shape[-2]} K/V heads")
+    need_floats(q=q, k=k, v=v)
     if (q_starts is None) != (kv_starts is None):
         raise SpecError("packed sequences need both q_starts and kv_starts")
     if q_starts is None and k.shape[1] < q.shape[1]:

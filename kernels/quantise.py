@@ -12,7 +12,7 @@ import triton.language as tl
 from ..hardware_specs.errors import SpecError
 from ..models.ops import elementwise_work
 from .bench_case import BenchCase, Device, Runs
-from .launch import device_target, next_power_of_2
+from .launch import device_target, need_formats, next_power_of_2
 from .variant import TARGETS, Config, Variant, configs
 
 _LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
@@ -55,12 +55,10 @@ def quantise(
     """
     if dtype not in _LARGEST:
         raise SpecError(f"nothing is quantised to {dtype}; known: int8, float8_e4m3fn")
-    target = device_target(x)
-    if dtype == torch.float8_e4m3fn and x.device.type == "cuda" and target == "sm_80":
-        raise SpecError("fp8 (e4m3) needs sm_90; this device is sm_80: use int8")
+    need_formats(x.device, dtype)
     if scales is not None and scales.shape != x.shape[:-1]:
         raise SpecError(f"scales {tuple(scales.shape)} must be one a row of x {tuple(x.shape)}")
-    config = config or configs("quantise", target)[0]
+    config = config or configs("quantise", device_target(x))[0]
     n, made = x.shape[-1], torch.empty(x.shape, dtype=dtype, device=x.device)
     found = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device) if scales is None else scales.contiguous()
     quantise_kernel[(x.numel() // n,)](
@@ -117,14 +115,16 @@ def variants() -> Iterator[Variant]:
 
 
 def bench_cases(device: Device) -> Iterator[BenchCase]:
-    """Activations of a prompt and of a decode batch."""
-    dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
-    for rows, n in ((8192, 8192), (64, 8192)) if device == "cuda" else ((16, 512), (128, 1536)):
+    """Activations of a prompt and of a decode batch, to both formats."""
+    dtype, floats, size = ("bf16", torch.bfloat16, 2) if device == "cuda" else ("fp32", torch.float32, 4)
+    for op, narrow in (("quantise", torch.int8), ("quantise fp8", torch.float8_e4m3fn)):
+        for rows, n in ((8192, 8192), (64, 8192)) if device == "cuda" else ((16, 512), (128, 1536)):
 
-        def prepare(device: Device, generator: torch.Generator, rows: int = rows, n: int = n) -> Runs:
-            x = torch.randn((rows, n), generator=generator, device=device)
-            x = x.to(torch.bfloat16 if device == "cuda" else torch.float32)
-            return Runs(kernel=lambda: quantise(x, torch.int8), torch=lambda: quantise_reference(x, torch.int8))
+            def prepare(
+                device: Device, generator: torch.Generator, rows: int = rows, n: int = n, to: torch.dtype = narrow
+            ) -> Runs:
+                x = torch.randn((rows, n), generator=generator, device=device).to(floats)
+                return Runs(kernel=lambda: quantise(x, to), torch=lambda: quantise_reference(x, to))
 
-        work = elementwise_work({"x": (rows * n, size)}, {"out": (rows * n, 1), "scales": (rows, 4)})
-        yield BenchCase(op="quantise", shape={"rows": rows, "n": n}, dtype=dtype, work=work, prepare=prepare)
+            work = elementwise_work({"x": (rows * n, size)}, {"out": (rows * n, 1), "scales": (rows, 4)})
+            yield BenchCase(op=op, shape={"rows": rows, "n": n}, dtype=dtype, work=work, prepare=prepare)

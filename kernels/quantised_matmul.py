@@ -4,7 +4,7 @@ Weights are symmetric: int8 and fp8 have a scale a column, int4 a scale for each
 neighbouring rows share a byte, the even row in its low half, each stored plus 8.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +14,12 @@ import triton.language as tl
 from ..hardware_specs.errors import SpecError
 from ..models.ops import matmul_work
 from .bench_case import BenchCase, Device, Runs
-from .launch import cdiv, device_target, next_power_of_2
+from .launch import cdiv, device_target, need_formats, next_power_of_2
 from .variant import TARGETS, Config, Target, Variant, configs
 
 _INT8_MAX, _INT4_MAX, _FP8_MAX = 127.0, 7.0, 448.0
+# half a group of rows is the depth of one product on a tensor core
+_LEAST_GROUP = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,10 @@ def quantise_weight(w: torch.Tensor, kind: str, *, group: int = 64) -> Quantised
         return QuantisedWeight(values=(wide / scales).to(torch.float8_e4m3fn), scales=scales)
     if kind != "int4":
         raise SpecError(f"no quantised weight {kind!r}; known: int8, int4, fp8")
-    if len(w) % group or group % 2:
-        raise SpecError(f"{len(w)} rows do not divide into groups of {group}, an even number")
+    if group < _LEAST_GROUP or group & (group - 1):
+        raise SpecError(f"a group of {group} rows must be a power of two, at least {_LEAST_GROUP}")
+    if len(w) % group:
+        raise SpecError(f"{len(w)} rows do not divide into groups of {group}")
     grouped = wide.unflatten(0, (-1, group))
     scales = (grouped.abs().amax(1) / _INT4_MAX).clamp(min=1e-12)
     nibbles = ((grouped / scales[:, None]).round() + 8).to(torch.uint8).flatten(0, 1)
@@ -138,21 +142,21 @@ def quantised_matmul(
     SpecError : shapes or formats that do not fit, fp8 on a device without it
     """
     target = device_target(x)
-    _check(x, w, x_scales, target)
+    _check(x, w, x_scales)
     (m, k), n = x.shape, w.values.shape[1]
     known = configs("quantised_matmul", target)
     config = config or (known[1] if next_power_of_2(m) <= known[1].blocks["BLOCK_M"] else known[0])
     blocks = config.blocks
     out = torch.empty((m, n), dtype=out_dtype or (x.dtype if x_scales is None else torch.bfloat16), device=x.device)
     quantised_matmul_kernel[(cdiv(m, blocks["BLOCK_M"]), cdiv(n, blocks["BLOCK_N"]))](
-        x.contiguous(), w.values, x_scales, w.scales, out, m, n, k, k, n, n, n,
+        x.contiguous(), w.values.contiguous(), x_scales, w.scales.contiguous(), out, m, n, k, k, n, n, n,
         WIDENED=x_scales is None and not w.group, PACKED=bool(w.group), GROUP=w.group or 2,
         INTEGER=x.dtype == torch.int8, **blocks, num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     return out
 
 
-def _check(x: torch.Tensor, w: QuantisedWeight, x_scales: torch.Tensor | None, target: Target) -> None:
+def _check(x: torch.Tensor, w: QuantisedWeight, x_scales: torch.Tensor | None) -> None:
     rows = w.values.shape[0] * (2 if w.group else 1)
     if x.dim() != 2 or x.shape[1] != rows:
         raise SpecError(f"x {tuple(x.shape)} does not multiply a weight of {rows} rows")
@@ -161,8 +165,7 @@ def _check(x: torch.Tensor, w: QuantisedWeight, x_scales: torch.Tensor | None, t
         raise SpecError(
             f"x of {x.dtype} over {w.values.dtype}: int8 and fp8 need x_scales and weights alike, floats neither"
         )
-    if torch.float8_e4m3fn in (x.dtype, w.values.dtype) and x.device.type == "cuda" and target == "sm_80":
-        raise SpecError("fp8 (e4m3) needs sm_90; this device is sm_80: use int8")
+    need_formats(x.device, x.dtype, w.values.dtype)
 
 
 def quantised_matmul_reference(
@@ -208,20 +211,38 @@ def _variant(target: Target, config: Config, name: str, x: str, w: str, **on: bo
 
 
 def bench_cases(device: Device) -> Iterator[BenchCase]:
-    """Decode and prompt rows over int8 and int4 weights, beside torch's bf16 (fp32 on a CPU) matmul."""
-    gpu, cpu = ((16, 8192, 8192), (4096, 8192, 8192)), ((1, 512, 512), (16, 512, 512))
-    dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
-    for kind, w_bytes in (("int8", 1.0), ("int4", 0.5)):
+    """Decode and prompt rows over every kind of weight, beside torch's own: bf16, int8 by int8, fp8; on a CPU fp32."""
+    gpu, cpu = ((32, 8192, 8192), (4096, 8192, 8192)), ((1, 512, 512), (16, 512, 512))
+    for kind in ("int8", "int4", "w8a8", "fp8"):
         for m, k, n in gpu if device == "cuda" else cpu:
+            yield _bench_case(device, kind, m, k, n)
 
-            def prepare(
-                device: Device, generator: torch.Generator, m: int = m, k: int = k, n: int = n, kind: str = kind
-            ) -> Runs:
-                float_ = torch.bfloat16 if device == "cuda" else torch.float32
-                x, w = (torch.randn(shape, generator=generator, device=device) for shape in ((m, k), (k, n)))
-                held, x, w = quantise_weight(w, kind), x.to(float_), w.to(float_)
-                return Runs(kernel=lambda: quantised_matmul(x, held), torch=lambda: x @ w)
 
-            work = matmul_work(m, k, n, x_bytes=size, w_bytes=w_bytes, out_bytes=size)
-            shape = {"m": m, "k": k, "n": n}
-            yield BenchCase(op=f"quantised_matmul {kind}", shape=shape, dtype=dtype, work=work, prepare=prepare)
+def _bench_case(device: Device, kind: str, m: int, k: int, n: int) -> BenchCase:
+    dtype, floats, size = ("bf16", torch.bfloat16, 2) if device == "cuda" else ("fp32", torch.float32, 4)
+    narrow = kind in ("w8a8", "fp8")
+
+    def prepare(device: Device, generator: torch.Generator) -> Runs:
+        x, w = (torch.randn(shape, generator=generator, device=device) for shape in ((m, k), (k, n)))
+        held = quantise_weight(w, "int8" if kind == "w8a8" else kind)
+        x_scales = x.abs().amax(1) / 100.0 if narrow else None
+        mine = x.to(floats) if x_scales is None else (x / x_scales[:, None]).round().to(held.values.dtype)
+        if narrow and device == "cuda":
+            theirs = _torch_narrow(mine, held, x_scales)
+        else:
+            x, w = x.to(floats), w.to(floats)
+            theirs = lambda: x @ w  # noqa: E731
+        return Runs(kernel=lambda: quantised_matmul(mine, held, x_scales=x_scales), torch=theirs)
+
+    w_bytes = 0.5 if kind == "int4" else 1.0
+    work = matmul_work(m, k, n, x_bytes=1 if narrow else size, w_bytes=w_bytes, out_bytes=size)
+    shape = {"m": m, "k": k, "n": n}
+    return BenchCase(op=f"quantised_matmul {kind}", shape=shape, dtype=dtype, work=work, prepare=prepare)
+
+
+def _torch_narrow(x: torch.Tensor, w: QuantisedWeight, x_scales: torch.Tensor) -> Callable[[], object]:
+    """Torch's product of int8, or of fp8 with the scales of rows and columns; both want columns side by side."""
+    values = w.values.T.contiguous().T
+    if x.dtype == torch.int8:
+        return lambda: torch._int_mm(x, values)
+    return lambda: torch._scaled_mm(x, values, x_scales[:, None], w.scales[None, :], out_dtype=torch.bfloat16)

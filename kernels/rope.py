@@ -13,7 +13,7 @@ import triton.language as tl
 from ..hardware_specs.errors import SpecError
 from ..models.ops import elementwise_work
 from .bench_case import BenchCase, Device, Runs
-from .launch import next_power_of_2
+from .launch import device_target, next_power_of_2
 from .variant import TARGETS, Variant, configs
 
 
@@ -72,11 +72,12 @@ def rotate(
         raise SpecError(f"the table turns {2 * half} channels, a head has {d_head}")
     if q.stride(3) != 1 or k.stride(3) != 1:
         raise SpecError("the channels of a head must lie side by side; call .contiguous() first")
+    (config,) = configs("rope", device_target(q))
     made = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k)]
     rope_kernel[(n_sequences * n_tokens, n_heads + k.shape[2])](
         q, k, *made, positions.contiguous(), table, n_heads, k.shape[2], n_tokens,
         q.stride(0), q.stride(1), q.stride(2), k.stride(0), k.stride(1), k.stride(2),
-        INTERLEAVED=interleaved, D_HEAD=d_head, HALF=half, BLOCK_H=next_power_of_2(half), num_warps=1,
+        INTERLEAVED=interleaved, D_HEAD=d_head, HALF=half, BLOCK_H=next_power_of_2(half), num_warps=config.num_warps,
     )  # fmt: skip
     return made[0], made[1]
 

@@ -217,12 +217,27 @@ def variants() -> Iterator[Variant]:
 
 
 def bench_cases(device: Device) -> Iterator[BenchCase]:
-    """A decode batch's best tokens."""
+    """The best tokens of a decode batch, and tokens drawn from the top 50 that hold the top 0.9."""
     for b, n in ((256, 128256), (8, 128256)) if device == "cuda" else ((8, 32000),):
+        for op in ("best", "draw"):
+            yield _bench_case(device, op, b, n)
 
-        def prepare(device: Device, generator: torch.Generator, b: int = b, n: int = n) -> Runs:
-            logits = torch.randn((b, n), generator=generator, device=device)
+
+def _bench_case(device: Device, op: str, b: int, n: int) -> BenchCase:
+    def prepare(device: Device, generator: torch.Generator) -> Runs:
+        logits = torch.randn((b, n), generator=generator, device=device)
+        if op == "best":
             return Runs(kernel=lambda: best_token(logits), torch=lambda: logits.max(-1))
+        draws, temperature = torch.rand(b, generator=generator, device=device), torch.ones(b, device=device)
+        kept = {
+            "top_k": torch.full((b,), 50, dtype=torch.int32, device=device),
+            "top_p": torch.full((b,), 0.9, device=device),
+        }
+        return Runs(
+            kernel=lambda: sample(logits, draws, temperature, **kept),
+            torch=lambda: torch.searchsorted(kept_reference(logits, temperature, **kept).cumsum(-1), draws[:, None]),
+        )
 
-        work = elementwise_work({"logits": (b * n, 4)}, {"values": (b, 4), "tokens": (b, 8)})
-        yield BenchCase(op="sampling", shape={"b": b, "v": n}, dtype="fp32", work=work, prepare=prepare)
+    rows = {"best": {"values": (b, 4), "tokens": (b, 8)}, "draw": {"tokens": (b, 8)}}[op]
+    work = elementwise_work({"logits": (b * n, 4)}, rows)
+    return BenchCase(op=f"sampling {op}", shape={"b": b, "v": n}, dtype="fp32", work=work, prepare=prepare)

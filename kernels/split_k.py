@@ -5,7 +5,7 @@ wherever they fall. Both leave partial sums in fp32, and a second kernel adds th
 bits every time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import triton
@@ -14,10 +14,11 @@ import triton.language as tl
 from ..hardware_specs.errors import SpecError
 from ..models.ops import matmul_work
 from .bench_case import BenchCase, Device, Runs
-from .launch import cdiv, device_target
+from .launch import cdiv, device_target, need_floats
 from .variant import TARGETS, Config, Variant, configs
 
 _INTERPRETER_PROGRAMS = 8
+Skinny = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @triton.jit
@@ -98,8 +99,9 @@ def stream_k_matmul(
 
 def _in_runs(x: torch.Tensor, w: torch.Tensor, run: int, config: Config, *, aligned: bool) -> torch.Tensor:
     """Both kernels; `aligned` runs end with their block, so K is filled up to whole runs."""
-    if x.dim() != 2 or w.dim() != 2 or x.shape[1] != w.shape[0] or x.dtype != w.dtype:
-        raise SpecError(f"x {tuple(x.shape)} {x.dtype} and w {tuple(w.shape)} {w.dtype} do not multiply")
+    if x.dim() != 2 or w.dim() != 2 or x.shape[1] != w.shape[0]:
+        raise SpecError(f"x {tuple(x.shape)} and w {tuple(w.shape)} do not multiply; x is [M, K], w [K, N]")
+    need_floats(x=x, w=w)
     x, w = x.contiguous(), w.contiguous()
     (m, k), n, blocks = x.shape, w.shape[1], config.blocks
     n_blocks, steps = _n_blocks(x, w, config), cdiv(k, blocks["BLOCK_K"])
@@ -150,14 +152,17 @@ def variants() -> Iterator[Variant]:
 
 
 def bench_cases(device: Device) -> Iterator[BenchCase]:
-    """Decode batches over large weights."""
-    dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
-    for m, k, n in ((1, 8192, 8192), (16, 28672, 8192)) if device == "cuda" else ((1, 1536, 512), (16, 1536, 512)):
+    """Decode batches over large weights, both ways to cut K."""
+    dtype, kind, size = ("bf16", torch.bfloat16, 2) if device == "cuda" else ("fp32", torch.float32, 4)
+    shapes = ((1, 8192, 8192), (16, 28672, 8192)) if device == "cuda" else ((1, 1536, 512), (16, 1536, 512))
+    for op, run in (("split_k", skinny_matmul), ("stream_k", stream_k_matmul)):
+        for m, k, n in shapes:
 
-        def prepare(device: Device, generator: torch.Generator, m: int = m, k: int = k, n: int = n) -> Runs:
-            kind = torch.bfloat16 if device == "cuda" else torch.float32
-            x, w = (torch.randn(shape, generator=generator, device=device).to(kind) for shape in ((m, k), (k, n)))
-            return Runs(kernel=lambda: skinny_matmul(x, w), torch=lambda: x @ w)
+            def prepare(
+                device: Device, generator: torch.Generator, m: int = m, k: int = k, n: int = n, run: Skinny = run
+            ) -> Runs:
+                x, w = (torch.randn(shape, generator=generator, device=device).to(kind) for shape in ((m, k), (k, n)))
+                return Runs(kernel=lambda: run(x, w), torch=lambda: x @ w)
 
-        work = matmul_work(m, k, n, x_bytes=size, w_bytes=size, out_bytes=size)
-        yield BenchCase(op="split_k", shape={"m": m, "k": k, "n": n}, dtype=dtype, work=work, prepare=prepare)
+            work = matmul_work(m, k, n, x_bytes=size, w_bytes=size, out_bytes=size)
+            yield BenchCase(op=op, shape={"m": m, "k": k, "n": n}, dtype=dtype, work=work, prepare=prepare)

@@ -1,7 +1,14 @@
+from contextlib import contextmanager
+from importlib import import_module
+
 import pytest
+import torch
+from shardwise.hardware_specs.errors import SpecError
 from shardwise.hardware_specs.measurement import read_measurements
 from shardwise.kernels import bench
+from shardwise.kernels import timing as timing_module
 from shardwise.kernels.bench_case import BenchCase, Runs
+from shardwise.kernels.catalogue import OPS
 from shardwise.models.ops import elementwise_work
 
 
@@ -54,3 +61,97 @@ def test_a_file_that_holds_no_rows_is_refused_and_kept(tmp_path, capsys) -> None
     assert bench.main(["--device", "cpu", "--op", "matmul", "-o", str(target)]) == 2
     assert "rows.csv" in capsys.readouterr().err
     assert target.read_text() == "a,b\n1,2\n"
+
+
+def test_a_case_that_breaks_is_left_out_and_the_others_go_on(cases, monkeypatch, tmp_path, capsys) -> None:
+    cases["breaks"] = False
+    plain = bench.time_runs
+    outcomes = iter([RuntimeError("out of memory"), SpecError("fp8 (e4m3) needs sm_89 or newer"), None, None])
+
+    def time_runs(run, device):
+        if outcome := next(outcomes):
+            raise outcome
+        return plain(run, device)
+
+    monkeypatch.setattr(bench, "time_runs", time_runs)
+    arguments = ["--device", "cpu", "--op", "matmul", "-o", str(tmp_path / "rows.csv")]
+    assert bench.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "first left out: RuntimeError: out of memory" in said
+    assert "second left out: SpecError: fp8" in said
+    assert bench.main(["--device", "cpu", "--op", "matmul", "-o", str(tmp_path / "rows.csv")]) == 0
+
+
+def test_every_op_has_cases_and_torch_runs_each_of_them_on_a_cpu(generator) -> None:
+    found = [case for op in OPS for case in import_module(f"shardwise.kernels.{op}").bench_cases("cpu")]
+    assert {case.op.split()[0] for case in found} >= set(OPS)
+    names = [(case.op, tuple(case.shape.items())) for case in found]
+    assert len(names) == len(set(names))
+    for case in {case.op: case for case in found}.values():
+        case.prepare("cpu", generator).torch()
+
+
+def test_cases_of_a_gpu_name_shapes_and_work_without_one() -> None:
+    for op in OPS:
+        for case in import_module(f"shardwise.kernels.{op}").bench_cases("cuda"):
+            assert case.work.moved_bytes > 0
+            assert (
+                case.dtype == ("bf16" if case.op.split()[0] not in ("gating", "sampling") else "fp32")
+                or "merge" in case.op
+            )
+
+
+class _Gpu:
+    """Stands for torch's CUDA calls, and keeps their order."""
+
+    def __init__(self, monkeypatch, *, can_capture: bool) -> None:
+        self.calls: list[str] = []
+        log, empty = self.calls, torch.empty
+
+        class Event:
+            def __init__(self, *, enable_timing: bool) -> None:
+                assert enable_timing
+
+            def record(self) -> None:
+                log.append("record")
+
+            def elapsed_time(self, _other) -> float:
+                return 2.0
+
+        class Graph:
+            def replay(self) -> None:
+                log.append("replay")
+
+        class Flush:
+            def zero_(self) -> None:
+                log.append("flush")
+
+        @contextmanager
+        def graph(_graph):
+            log.append("capture")
+            yield
+            if not can_capture:
+                raise RuntimeError("operation not permitted when stream is capturing")
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+        monkeypatch.setattr(torch.cuda, "graph", graph)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: log.append("wait"))
+        monkeypatch.setattr(torch, "empty", lambda *a, **k: Flush() if k.get("device") == "cuda" else empty(*a, **k))
+
+
+def test_a_gpu_replays_a_graph_between_events_after_flushing(monkeypatch) -> None:
+    gpu = _Gpu(monkeypatch, can_capture=True)
+    timing = timing_module.time_runs(lambda: gpu.calls.append("run"), "cuda")
+    assert gpu.calls[:4] == ["run", "wait", "capture", "run"]
+    assert gpu.calls[4:-1] == ["flush", "record", "replay", "record"] * len(timing.seconds)
+    assert gpu.calls[-1] == "wait"
+    assert set(timing.seconds) == {2e-3}
+    assert timing.how == "a graph between device events, L2 flushed"
+
+
+def test_what_cannot_be_a_graph_is_launched(monkeypatch) -> None:
+    gpu = _Gpu(monkeypatch, can_capture=False)
+    timing = timing_module.time_runs(lambda: gpu.calls.append("run"), "cuda")
+    assert gpu.calls[5:9] == ["flush", "record", "run", "record"]
+    assert timing.how == "launches between device events, L2 flushed"
