@@ -81,6 +81,7 @@ class Chip(BaseModel):
     dense_flop_per_s: dict[str, FlopRate]
     hbm_bytes: Bytes
     hbm_bytes_per_s: ByteRate
+    l2_bytes: Bytes | None = Field(default=None, description="cache that all compute units share")
     scale_up: Torus | Switch
     scale_out_bytes_per_s: ByteRate | None = Field(
         default=None, description="network to other nodes, one chip, one direction, in the maker's reference system"
@@ -93,7 +94,7 @@ class Chip(BaseModel):
     def _sources_are_named(self) -> "Chip":
         figures = [*self.dense_flop_per_s.values(), self.hbm_bytes, self.hbm_bytes_per_s]
         links = self.scale_up.link_bytes_per_s if isinstance(self.scale_up, Torus) else self.scale_up.bytes_per_s
-        for figure in (*figures, links, self.scale_out_bytes_per_s, self.tdp_w):
+        for figure in (*figures, links, self.l2_bytes, self.scale_out_bytes_per_s, self.tdp_w):
             if figure is not None and figure.source not in self.sources:
                 raise SpecError(f"{self.name}: source {figure.source!r} is not in sources {sorted(self.sources)}")
         return self
