@@ -1,6 +1,8 @@
 """Request lengths as measured tables write them: a number, a number with a remark, or the name of a data set."""
 
+import math
 import re
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -12,7 +14,10 @@ from ..hardware_specs.names import name_key
 
 
 class DatasetLengths(BaseModel):
-    """Mean lengths of a data set's requests, and the models that "dataset" alone stands for it with."""
+    """Lengths of a data set's requests, and the models that "dataset" alone stands for it with.
+
+    `input_cv` and `output_cv` are coefficients of variation, the standard deviation over the mean.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str
@@ -20,8 +25,33 @@ class DatasetLengths(BaseModel):
     models: tuple[str, ...] = ()
     mean_input_tokens: float = Field(gt=0)
     mean_output_tokens: float = Field(gt=0)
+    input_cv: float = Field(ge=0)
+    output_cv: float = Field(ge=0)
     lengths: str
     source: str
+
+    @property
+    def input_log_sigma(self) -> float:
+        """Standard deviation of the logarithm of the lognormal distribution with this mean and spread."""
+        return math.sqrt(math.log1p(self.input_cv**2))
+
+    @property
+    def output_log_sigma(self) -> float:
+        """The same of the output."""
+        return math.sqrt(math.log1p(self.output_cv**2))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestLengths:
+    """Whole mean input and output tokens of a row's requests, None where it is blank; how far they spread.
+
+    `input_cv` and `output_cv` are 0 where a number says how long every request is.
+    """
+
+    input_tokens: int | None
+    output_tokens: int | None
+    input_cv: float = 0.0
+    output_cv: float = 0.0
 
 
 @cache
@@ -58,23 +88,32 @@ def parse_number(text: str) -> float | None:
         return None
 
 
-def request_lengths(input_text: str, output_text: str, model: str) -> tuple[int | None, int | None]:
-    """Whole input and output tokens of a request; None where the text is blank.
+def request_lengths(input_text: str, output_text: str, model: str) -> RequestLengths:
+    """Read the input and output tokens of a request.
 
-    A data set named for the input gives the output too, unless that is a number.
+    A data set named for the input gives the output too, unless that is a number: then it is the mean, and the spread is the
+    data set's.
 
     Raises
     ------
     SpecError : text that is neither a number of tokens nor a known data set
 
-    >>> request_lengths("dataset", "290.1", "llama-2-70b")
-    (200, 290)
+    >>> found = request_lengths("dataset", "290.1", "llama-2-70b")
+    >>> found.input_tokens, found.output_tokens, found.output_cv
+    (222, 290, 0.79)
     """
     dataset = find_dataset(input_text, model)
-    n_in = round(dataset.mean_input_tokens) if dataset is not None else _tokens("input_len", input_text, model)
-    if dataset is not None and parse_number(output_text) is None:
-        return n_in, round(dataset.mean_output_tokens)
-    return n_in, _tokens("output_len", output_text, model)
+    if dataset is None:
+        n_in = _tokens("input_len", input_text, model)
+        return RequestLengths(input_tokens=n_in, output_tokens=_tokens("output_len", output_text, model))
+    is_number = parse_number(output_text) is not None
+    n_out = _tokens("output_len", output_text, model) if is_number else round(dataset.mean_output_tokens)
+    return RequestLengths(
+        input_tokens=round(dataset.mean_input_tokens),
+        output_tokens=n_out,
+        input_cv=dataset.input_cv,
+        output_cv=dataset.output_cv,
+    )
 
 
 def _tokens(name: str, text: str, model: str) -> int | None:

@@ -9,7 +9,7 @@ from typing import Literal
 from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
-from .lengths import parse_number, request_lengths
+from .lengths import RequestLengths, parse_number, request_lengths
 from .metrics import Metric, Phases
 
 Load = Literal["batch", "closed loop", "rate", "queue"]
@@ -24,6 +24,8 @@ class MeasuredCase:
     model, hardware : catalogue names
     n_chips, tp, pp, dp, ep : None where the row does not say
     weights, kv_dtype : None for the model's own
+    input_tokens, output_tokens : means over the requests
+    input_cv, output_cv : standard deviation over mean of the lengths, 0 where all are alike
     load : a batch at once, a closed loop of users, requests at a rate, or everything queued
     n_requests : the batch, or the users; None for a rate and for a queue
     rate_per_s : requests a second, None under any other load
@@ -43,6 +45,8 @@ class MeasuredCase:
     framework: str
     input_tokens: int
     output_tokens: int
+    input_cv: float
+    output_cv: float
     load: Load
     n_requests: int | None
     rate_per_s: float | None
@@ -67,7 +71,7 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
     # a phase is priced alone where it ran alone: in a batch at once, or as prompts that queue for nothing else
     alone = load == "batch" or (load == "queue" and metric.is_rate)
     phases: Phases = metric.phases if alone else ("prefill", "decode")
-    n_in, n_out = _lengths(row, model.name, phases)
+    lengths = _lengths(row, model.name, phases)
     tp, pp = (_count(row, name) for name in ("tp", "pp"))
     n_chips, dp, ep = (_count(row, name, zero_is_blank=True) for name in ("n_chips", "dp", "ep"))
     return MeasuredCase(
@@ -81,8 +85,10 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
         weights=_format(row, "weights_dtype"),
         kv_dtype=_format(row, "kv_dtype"),
         framework=_text(row, "framework"),
-        input_tokens=n_in,
-        output_tokens=n_out,
+        input_tokens=lengths.input_tokens or 0,
+        output_tokens=lengths.output_tokens or 0,
+        input_cv=lengths.input_cv,
+        output_cv=lengths.output_cv,
         load=load,
         n_requests=n_requests,
         rate_per_s=rate_per_s,
@@ -136,13 +142,14 @@ def _load(row: Mapping[str, str], metric: Metric) -> tuple[Load, int | None, flo
     raise SpecError("a latency needs a batch or a concurrency")
 
 
-def _lengths(row: Mapping[str, str], model: str, phases: Phases) -> tuple[int, int]:
+def _lengths(row: Mapping[str, str], model: str, phases: Phases) -> RequestLengths:
     """Input and output tokens; the output may be missing where only prompts were read."""
-    n_in, n_out = request_lengths(_text(row, "input_len"), _text(row, "output_len"), model)
-    if not n_in:
-        raise SpecError("input_len is blank" if n_in is None else "input_len is 0, so there is no prompt to read")
-    if n_out is None and "decode" in phases:
+    found = request_lengths(_text(row, "input_len"), _text(row, "output_len"), model)
+    if not found.input_tokens:
+        blank = found.input_tokens is None
+        raise SpecError("input_len is blank" if blank else "input_len is 0, so there is no prompt to read")
+    if found.output_tokens is None and "decode" in phases:
         raise SpecError("output_len is blank")
-    if "decode" in phases and not n_out:
+    if "decode" in phases and not found.output_tokens:
         raise SpecError("output_len is 0, so no token is decoded")
-    return n_in, n_out or 0
+    return found

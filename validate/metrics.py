@@ -132,6 +132,8 @@ METRICS: dict[str, Metric] = {
 }
 _SUFFIX = re.compile(r"_(?:mean|p50|p90|p99|per_chip|per_node)$")
 _SHARES: dict[str, Share] = {"_per_chip": "chip", "_per_node": "node"}
+# A step's time over the sequences of its batch: what transformers-bloom-inference prints.
+_PER_SEQUENCE = ("latency_per_generated_token_per_seq",)
 _STATISTICS: dict[str, Statistic] = {"_p50": "p50", "_p90": "p90", "_p99": "p99"}
 
 
@@ -245,6 +247,8 @@ def parse_target(metric: str, unit: str) -> Target:
     shares = {s for s in (share, known.share) if s != "system"}
     if len(shares) > 1 or (shares and not found.is_rate):
         raise SpecError(f"metric {metric!r} and unit {unit!r} do not speak of the same share of the system")
+    if name in _PER_SEQUENCE:
+        shares.add("user")
     return Target(metric=found, statistic=statistic, factor=known.factor, share=shares.pop() if shares else "system")
 
 

@@ -1,11 +1,13 @@
 import csv
+import math
+from contextlib import suppress
 
 import pytest
 from shardwise.hardware_specs.catalogue import get_chip
 from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.hardware_specs.errors import SpecError
 from shardwise.models.catalogue import UnsupportedModelError, get_model
-from shardwise.validate.lengths import load_datasets, request_lengths
+from shardwise.validate.lengths import find_dataset, load_datasets, request_lengths
 from shardwise.validate.metrics import METRICS, UNITS, Outcome, Quantities, parse_target
 
 EXPECTED = Quantities(
@@ -95,6 +97,11 @@ def test_the_interval_of_a_rate_is_turned_round():
     assert (time.low, time.predicted, time.high) == (0.5, 1.0, 3.0)
 
 
+def test_a_time_a_sequence_is_the_step_over_the_batch():
+    per_sequence = parse_target("latency_per_generated_token_per_seq", "ms").read(OUTCOME)
+    assert per_sequence.predicted == pytest.approx(1e3 * EXPECTED.tpot_s / OUTCOME.n_users)
+
+
 def test_a_share_of_a_node_needs_nodes_and_a_bound_has_no_upper_end():
     outcome = Outcome(expected=EXPECTED, quick=EXPECTED, slow=None, n_chips=1, n_nodes=None, n_users=1)
     with pytest.raises(SpecError, match="no nodes"):
@@ -109,19 +116,34 @@ def test_a_share_of_a_node_needs_nodes_and_a_bound_has_no_upper_end():
         (("512", "128"), "llama-2-70b", (512, 128)),
         (("5000 (inferred)", "500 (inferred)"), "llama-2-70b", (5000, 500)),
         (("512", ""), "llama-2-70b", (512, None)),
-        (("dataset", "290.1"), "llama-2-70b", (200, 290)),
-        (("dataset", ""), "gpt-j-6b", (781, 69)),
+        (("dataset", "290.1"), "llama-2-70b", (222, 290)),
+        (("dataset", ""), "gpt-j-6b", (943, 69)),
         (("dataset", "649.2"), "llama-3.1-405b", (9400, 649)),
+        (("dataset", ""), "mixtral-8x7b", (360, 145)),
+        (("dataset", ""), "llama-3.1-8b", (943, 128)),
+        (("dataset", "3695.3"), "deepseek-r1", (814, 3695)),
+        (("few tokens", "100"), "bloom-176b", (7, 100)),
         (("ShareGPT, max 1024", "max 1024"), "llama-3-8b", (220, 199)),
         (("ShareGPT (trace)", "ShareGPT (trace)"), "llama-3-8b", (220, 199)),
-        (("OpenOrca", "max 1024"), "llama-3-8b", (200, 294)),
+        (("OpenOrca", "max 1024"), "llama-3-8b", (222, 294)),
     ],
 )
 def test_lengths_are_numbers_or_known_data_sets(texts, model, lengths):
-    assert request_lengths(*texts, model) == lengths
+    found = request_lengths(*texts, model)
+    assert (found.input_tokens, found.output_tokens) == lengths
 
 
-@pytest.mark.parametrize("text", ["few tokens", "27K context", "nan", "-5", "inf", "KV 4000", "dataset", "1_0"])
+def test_a_number_has_no_spread_and_a_data_set_has_its_own_even_with_a_number_for_the_output():
+    alike, spread = request_lengths("512", "128", "llama-2-70b"), request_lengths("dataset", "290.1", "llama-2-70b")
+    assert (alike.input_cv, alike.output_cv) == (0.0, 0.0)
+    assert (spread.input_cv, spread.output_cv) == (0.79, 0.79)
+    # a lognormal of log-sigma s has the coefficient of variation sqrt(exp(s^2) - 1)
+    openorca = find_dataset("openorca", "llama-2-70b")
+    assert math.sqrt(math.expm1(openorca.input_log_sigma**2)) == pytest.approx(0.79)
+    assert math.sqrt(math.expm1(openorca.output_log_sigma**2)) == pytest.approx(0.79)
+
+
+@pytest.mark.parametrize("text", ["some tokens", "27K context", "nan", "-5", "inf", "KV 4000", "dataset", "1_0"])
 def test_other_lengths_are_refused(text):
     with pytest.raises(SpecError, match="input_len"):
         request_lengths(text, "8", "opt-175b")
@@ -130,9 +152,8 @@ def test_other_lengths_are_refused(text):
 def test_data_sets_name_models_of_the_catalogue_and_their_sources():
     for dataset in load_datasets():
         assert dataset.source
-        assert dataset.lengths.startswith("means only")
         for model in dataset.models:
-            if model != "mixtral-8x7b":
+            with suppress(UnsupportedModelError):
                 assert get_model(model).name == model
 
 

@@ -119,7 +119,7 @@ def test_an_empty_value_has_a_prediction_and_no_complaint():
         ({"concurrency": "inf"}, "concurrency='inf'"),
         ({"input_len": ""}, "input_len is blank"),
         ({"input_len": "0"}, "input_len is 0"),
-        ({"input_len": "few tokens"}, "no number of tokens"),
+        ({"input_len": "some tokens"}, "no number of tokens"),
         ({"output_len": "", "metric": "e2e"}, "output_len is blank"),
         ({"output_len": "0", "metric": "tpot"}, "no token is decoded"),
         ({"qps": "trace arrivals, 300 req at ~10/s"}, "no rate"),
