@@ -55,10 +55,10 @@ def activate_reference(x: torch.Tensor, activation: str, *, gated: bool) -> torc
 
 
 def variants() -> Iterator[Variant]:
-    """Every activation, silu and gelu gated too."""
+    """Every activation, and those that gate."""
     for target in TARGETS:
         (config,) = configs("activation", target)
-        for name, gated in (("gelu", False), ("relu", False), ("silu", True), ("gelu", True)):
+        for name, gated in (("gelu", False), ("relu", False), ("silu", True), ("gelu", True), ("relu", True)):
             yield Variant(
                 op="activation",
                 name=f"bf16 {name}{' gated' * gated}",

@@ -235,12 +235,13 @@ def decode_attention_reference(
 
 
 def variants() -> Iterator[Variant]:
-    """Contiguous and paged caches, quantised ones, windows, and the merge."""
+    """Contiguous and paged caches, many queries a K/V head, quantised caches, windows, and the merge."""
     for target in TARGETS:
         known = configs("decode_attention", target)
         for config in known:
             yield _variant(target, config, "bf16", "contiguous")
             yield _variant(target, config, "bf16", "paged", PAGED=True)
+        yield _variant(target, known[0], "bf16", "64 queries a head", 64)
         yield _variant(target, known[0], "int8", "paged", PAGED=True, SCALED=True)
         if target == "sm_90":
             yield _variant(target, known[0], "fp8", "paged", PAGED=True, SCALED=True)
@@ -257,7 +258,7 @@ def variants() -> Iterator[Variant]:
         )
 
 
-def _variant(target: Target, config: Config, cache: str, name: str, **changed: bool) -> Variant:
+def _variant(target: Target, config: Config, cache: str, name: str, rows: int = 16, **changed: bool) -> Variant:
     flags = {"PAGED": False, "SCALED": False, "WINDOWED": False, "ALIBI": False} | changed
     held = {"bf16": "*bf16", "int8": "*i8", "fp8": "*fp8e4nv"}[cache]
     types = {"q": "*bf16", "k": held, "v": held, "table": "*i32", "lengths": "*i32", "scale": "fp32"}
@@ -268,7 +269,7 @@ def _variant(target: Target, config: Config, cache: str, name: str, **changed: b
         target=target,
         kernel=decode_attention_kernel,
         types=types | dict.fromkeys(floats, "*fp32"),
-        constants=flags | {"D_HEAD": 128, "BLOCK_D": 128, "BLOCK_G": 16, "PRECISION": "ieee"} | config.blocks,
+        constants=flags | {"D_HEAD": 128, "BLOCK_D": 128, "BLOCK_G": rows, "PRECISION": "ieee"} | config.blocks,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         unaligned=("window", "groups", "stride_table"),

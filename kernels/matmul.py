@@ -97,7 +97,7 @@ def matmul(
     """
     _check(x, w, bias, activation, residual, gated=gated)
     (m, k), n = x.shape, w.shape[-1]
-    config = config or _fitting(x, m)
+    config = config or _fitting(x, m, activation, gated=gated)
     blocks = config.blocks
     out = torch.empty((m, n), dtype=out_dtype or x.dtype, device=x.device)
     if residual is not None and residual.stride(1) != 1:
@@ -113,9 +113,11 @@ def matmul(
     return out
 
 
-def _fitting(x: torch.Tensor, m: int) -> Config:
+def _fitting(x: torch.Tensor, m: int, activation: str | None, *, gated: bool) -> Config:
     """The first tuning with no more rows than are needed, else the last."""
-    known = configs("matmul", device_target(x))
+    known = configs("gated_matmul" if gated else "matmul", device_target(x))
+    if activation is not None and not gated:
+        known = known[1:]  # the largest blocks leave an activation no registers
     return next((c for c in known if c.blocks["BLOCK_M"] <= max(next_power_of_2(m), 16)), known[-1])
 
 
@@ -172,16 +174,19 @@ def rereads(m: int, n: int, config: Config) -> dict[str, float]:
 
 
 def variants() -> Iterator[Variant]:
-    """Every tuning in bf16, plain; one with each epilogue, and one in fp16."""
+    """Every tuning in bf16, plain or gated; the usual one with each epilogue, and in fp16."""
     for target in TARGETS:
         known = configs("matmul", target)
         for config in known:
             yield _variant(target, config, "plain")
         yield _variant(target, known[1], "bias gelu", ACTIVATION="gelu", HAS_BIAS=True)
-        yield _variant(target, known[1], "residual", HAS_RESIDUAL=True)
-        for name, activation in (("swiglu", "silu"), ("geglu", "gelu"), ("reglu", "relu")):
-            yield _variant(target, known[2], name, ACTIVATION=activation, GATED=True)
-        yield _variant(target, known[1], "plain", "fp16")
+        yield _variant(target, known[0], "residual", HAS_RESIDUAL=True)
+        yield _variant(target, known[0], "plain", "fp16")
+        gated = configs("gated_matmul", target)
+        for config in gated:
+            yield _variant(target, config, "swiglu", ACTIVATION="silu", GATED=True)
+        yield _variant(target, gated[0], "geglu residual", ACTIVATION="gelu", GATED=True, HAS_RESIDUAL=True)
+        yield _variant(target, gated[0], "reglu", ACTIVATION="relu", GATED=True)
 
 
 def _variant(target: Target, config: Config, name: str, floats: str = "bf16", **changed: object) -> Variant:

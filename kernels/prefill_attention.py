@@ -271,9 +271,12 @@ def variants() -> Iterator[Variant]:
             yield _variant(target, config, 128, "causal")
         yield _variant(target, known[-1], 256, "causal")
         yield _variant(target, known[0], 64, "causal")
-        yield _variant(target, known[1], 128, "packed window", WINDOWED=True, PACKED=True)
-        yield _variant(target, known[1], 128, "alibi", ALIBI=True)
-        yield _variant(target, known[1], 128, "block-sparse", SPARSE=True)
+        yield _variant(target, known[0], 128, "window", WINDOWED=True)
+        yield _variant(target, known[0], 128, "packed", PACKED=True)
+        yield _variant(target, known[0], 128, "packed window", WINDOWED=True, PACKED=True)
+        yield _variant(target, known[0], 128, "alibi", ALIBI=True)
+        yield _variant(target, known[0], 128, "block-sparse", SPARSE=True)
+        yield _variant(target, known[0], 128, "both ways", CAUSAL=False)
 
 
 def _variant(target: Target, config: Config, d_head: int, name: str, **changed: bool) -> Variant:

@@ -30,26 +30,37 @@ def test_every_variant_compiles_for_both_targets_without_a_fault(op) -> None:
 
 
 def test_matrix_products_use_the_tensor_cores_of_their_target() -> None:
-    code, text, problem = _report("--op", "matmul", "--target", "sm_90", "--json")
-    assert code == 0, problem
-    wide = [line for line in map(json.loads, text.splitlines()) if "128x" in line["variant"].split()[-1][:4]]
-    assert wide
-    assert all(line["wgmma"] > 0 for line in wide)
+    code, text, problem = _report("--op", "grouped_matmul", "--target", "sm_90", "--json")
+    assert code == 0, text + problem
+    found = {line["variant"].split()[-1]: line for line in map(json.loads, text.splitlines())}
+    assert found["128x128x64"]["wgmma"] > 0
+    # a warpgroup has at least 64 rows
+    assert (found["16x64x64"]["wgmma"], found["16x64x64"]["mma"] > 0) == (0, True)
 
 
-def test_a_kernel_that_spills_is_a_fault() -> None:
+def test_a_spill_a_failed_compile_and_a_missing_tensor_core_are_said_and_end_in_1() -> None:
     code = """
+import sys
 from dataclasses import replace
-from shardwise.kernels.aot import compile_variant
-from shardwise.kernels.matmul import variants
-usual = next(v for v in variants() if v.target == "sm_80")
-large = replace(usual, constants=usual.constants | {"BLOCK_M": 256, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=2)
-print(compile_variant(large).faults())
+from shardwise.kernels import matmul, report, rope
+usual, product = next(rope.variants()), next(matmul.variants())
+report.variants = lambda op: [
+    usual,
+    replace(usual, constants=usual.constants | {"BLOCK_H": 3}),
+    replace(usual, tensor_core=True),
+    replace(product, num_warps=2),
+]
+sys.exit(report.main(["--op", "rope"]))
 """
     made = subprocess.run(
-        [sys.executable, "-c", code], env=_COMPILED_ELSEWHERE, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], env=_COMPILED_ELSEWHERE, capture_output=True, text=True, check=False
     )
-    assert "spills" in made.stdout
+    assert made.returncode == 1, made.stderr
+    _, usual, broken, plain, large = made.stdout.splitlines()
+    assert usual.split()[-1] == "0"  # the last column, and no fault after it
+    assert "does not compile" in broken
+    assert plain.endswith("has no tensor-core instruction")
+    assert "bytes a thread" in large
 
 
 def test_bad_arguments_are_refused() -> None:
