@@ -139,6 +139,16 @@ def _refusing_raw(name: str) -> Callable[..., Any]:
     return run
 
 
+_plain_check = interpreter.ReduceScanOpInterface.check_tensor
+
+
+def _check_reduced(self: Any, tensors: Any) -> None:
+    for tensor in tensors:
+        if tensor.dtype.scalar in _RAW:
+            raise NotImplementedError(f"a reduction of {tensor.dtype.scalar} would compute on raw bits; cast it first")
+    _plain_check(self, tensors)
+
+
 _installed = False
 
 
@@ -159,4 +169,5 @@ def install() -> None:
     }
     for name, function in mended.items():
         setattr(_Builder, name, function)
+    interpreter.ReduceScanOpInterface.check_tensor = _check_reduced
     _installed = True
