@@ -131,6 +131,16 @@ def _n_multiprocessors(x: torch.Tensor) -> int:
     return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
 
 
+def partial_sums(m: int, n: int, parts: int, config: Config, *, aligned: bool) -> int:
+    """Partial sums that are written once and read once: split-K's parts of each block, or stream-K's touched blocks.
+
+    A run of stream-K that does not end with its block leaves a sum more for that block.
+    """
+    n_blocks = cdiv(m, config.blocks["BLOCK_M"]) * cdiv(n, config.blocks["BLOCK_N"])
+    count = n_blocks * parts if aligned else n_blocks + parts - 1
+    return count * config.blocks["BLOCK_M"] * config.blocks["BLOCK_N"]
+
+
 def variants() -> Iterator[Variant]:
     """Both kernels, for split-K's one piece a run and for stream-K's two."""
     for target in TARGETS:

@@ -69,6 +69,20 @@ def test_a_paged_cache_is_written_through_its_table(device, generator) -> None:
         assert torch.equal(cache, want)
 
 
+def test_a_token_is_read_and_written_once(device, generator) -> None:
+    if device == "cuda":
+        pytest.skip("counted in the interpreter")
+    new, cache = (_random(generator, device, torch.bfloat16, 2, 4, 2, 32) for _ in range(2))
+    slots = torch.arange(4).expand(2, 4)
+    with counted() as counts:
+        kv_append(new, new, cache, cache.clone(), slots)
+    elements = (new.numel(), 2)
+    work = elementwise_work({"k": elements, "v": elements, "slots": (8, 8)}, {"k": elements, "v": elements})
+    # every head of a token looks for its slot
+    assert counts.load_bytes == work.loaded_bytes({"slots": 2})
+    assert counts.store_bytes == sum(work.writes.values())
+
+
 @_NARROW
 def test_a_narrow_cache_holds_what_quantising_gives(dtype, device, generator) -> None:
     new = _random(generator, device, torch.float32, 1, 2, 3, 16)

@@ -43,6 +43,7 @@ def _close(got, want, dtype) -> None:
         pytest.param([17, 123, 64], (8, 2, 64), id="grouped queries"),
         pytest.param([1, 100], (6, 1, 80), id="multiquery, odd heads"),
         pytest.param([33], (2, 2, 128), id="multihead"),
+        pytest.param([1000], (1, 1, 32), id="a thousand tokens"),
     ],
 )
 @pytest.mark.parametrize("n_splits", [1, 3])
@@ -69,15 +70,27 @@ def test_paged_caches_equal_contiguous_ones(page_size, options, device, generato
     _close(got, decode_attention_reference(q.double(), k.double(), v.double(), lens, **options), torch.float32)
 
 
+@pytest.mark.parametrize("page_size", [None, 5])
 @pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn], ids=str)
-def test_quantised_caches_equal_what_they_stand_for(kind, device, generator) -> None:
+def test_quantised_caches_equal_what_they_stand_for(kind, page_size, device, generator) -> None:
     q, k, v, lens = _inputs(generator, device, torch.float16, [40, 21], 4, 2, 32)
     scales = [t.float().abs().amax((0, 1, 3)) / 120.0 for t in (k, v)]
     held = [
         (t.float() / s[None, None, :, None]).round().clamp(-127, 127).to(kind)
         for t, s in zip((k, v), scales, strict=True)
     ]
-    got = decode_attention(q, *held, lens, k_scale=scales[0], v_scale=scales[1], config=_SMALL)
+    caches, table = held, None
+    if page_size:
+        b, s, heads, d = held[0].shape
+        pages = -(-s // page_size)
+        table = torch.randperm(b * pages, generator=generator).to(torch.int32).view(b, pages).to(device)
+        caches = [torch.zeros((b * pages, page_size, heads, d), device=device).to(kind) for _ in range(2)]
+        at = torch.arange(s, device=device)
+        for memory, cache in zip(caches, held, strict=True):
+            memory[table[:, at // page_size].long(), at % page_size] = cache
+    got = decode_attention(
+        q, *caches, lens, block_table=table, k_scale=scales[0], v_scale=scales[1], config=_SMALL, n_splits=2
+    )
     meant = [h.double() * s.double()[None, None, :, None] for h, s in zip(held, scales, strict=True)]
     _close(got, decode_attention_reference(q.double(), *meant, lens), torch.float16)
 

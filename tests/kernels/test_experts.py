@@ -100,6 +100,12 @@ def test_gating_and_permutation_move_each_byte_once(device, generator) -> None:
     order = permutation.order_by_expert(_experts(generator, device, 8, 4, 2), 4)
     y, gates = _random(generator, device, torch.bfloat16, 16, 128), torch.ones(8, 2)
     with counted() as done:
+        permutation.permute(y[:8], order, config=_CHANNELS)
+    work = elementwise_work({"x": (8 * 128, 2), "pairs": (16, 8)}, {"out": (16 * 128, 2)})
+    # each token goes to two experts, and two blocks of channels ask where
+    assert done.load_bytes == work.loaded_bytes({"x": 2, "pairs": 2})
+    assert done.store_bytes == work.writes["out"]
+    with counted() as done:
         permutation.combine(y, order, gates, config=_CHANNELS)
     reads = {"y": (16 * 128, 2), "rows": (16, 8), "gates": (16, 4)}
     work = elementwise_work(reads, {"out": (8 * 128, 2)})

@@ -91,6 +91,23 @@ def test_rotations_equal_the_reference(d_head, d_rotated, interleaved, dtype, de
         _close(got, rotate_reference(x.double(), at, turns, interleaved=interleaved), dtype)
 
 
+def test_a_rotation_reads_and_writes_each_head_once(device, generator) -> None:
+    if device == "cuda":
+        pytest.skip("counted in the interpreter")
+    b, n, h, kv, d = 1, 4, 4, 2, 64
+    q, k = (
+        _random(generator, device, torch.bfloat16, b, n, h, d),
+        _random(generator, device, torch.bfloat16, b, n, kv, d),
+    )
+    table = turn_table(plain_frequencies(d, 10000.0), n)
+    with counted() as counts:
+        rotate(q, k, torch.arange(n).expand(b, n), table)
+    reads = {"q": (q.numel(), 2), "k": (k.numel(), 2), "positions": (b * n, 8), "table": (n * d, 4)}
+    work = elementwise_work(reads, {"q_out": (q.numel(), 2), "k_out": (k.numel(), 2)})
+    assert counts.load_bytes == work.loaded_bytes({"positions": h + kv, "table": h + kv})
+    assert counts.store_bytes == sum(work.writes.values())
+
+
 def test_bad_input_is_refused_with_the_numbers(device) -> None:
     x = torch.zeros(2, 8, device=device)
     with pytest.raises(SpecError, match=r"weight \(1, 7\) must be \[1 or 2, 8\]"):

@@ -39,6 +39,7 @@ def _same(generator, device, dtype, shape, **options) -> None:
         pytest.param((2, 17, 17, 4, 2, 64), id="grouped queries"),
         pytest.param((1, 65, 123, 3, 1, 80), id="multiquery over a cache, odd heads"),
         pytest.param((1, 33, 33, 2, 2, 128), id="multihead"),
+        pytest.param((1, 17, 1000, 1, 1, 32), id="a chunk over a thousand tokens"),
     ],
 )
 def test_prompts_and_chunks_equal_the_reference(shape, dtype, device, generator) -> None:
@@ -121,5 +122,7 @@ def test_bad_input_is_refused_with_the_numbers(device) -> None:
         prefill_attention(q, k, k)
     with pytest.raises(SpecError, match="4 queries need at least as many keys, not 2"):
         prefill_attention(q, k[:, :2, :1], k[:, :2, :1])
+    with pytest.raises(SpecError, match=r"q is torch\.float32, k is torch\.float16"):
+        prefill_attention(q, k[:, :, :1].half(), k[:, :, :1].half())
     with pytest.raises(SpecError, match="a window of 0"):
         prefill_attention(q, k[:, :, :1], k[:, :, :1], window=0)

@@ -98,6 +98,15 @@ def test_logits_are_read_as_often_as_declared(top_k, top_p, device, generator) -
     assert done.store_bytes == work.writes["tokens"]
 
 
+def test_the_best_token_takes_one_pass(device, generator) -> None:
+    if device == "cuda":
+        pytest.skip("counted in the interpreter")
+    with counted() as done:
+        best_token(torch.randn((3, 128), generator=generator), config=_BLOCK)
+    work = elementwise_work({"logits": (3 * 128, 4)}, {"values": (3, 4), "tokens": (3, 8)})
+    assert (done.load_bytes, done.store_bytes) == (work.reads["logits"], sum(work.writes.values()))
+
+
 def test_bad_input_is_refused_with_the_numbers(device) -> None:
     with pytest.raises(SpecError, match=r"logits \(4,\) must be \[B, V\]"):
         best_token(torch.zeros(4, device=device))
