@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from ..hardware_specs.dtypes import DType
 from .ops import attention_flop, matmul_flop, visible_share
 from .program import Append, Attention, Collective, Matmul, Pointwise, SendRecv, Step, Tensor
@@ -102,15 +104,53 @@ def tiled_weights(step: Matmul, sizes: Sizes, side: int) -> Array:
     """Elements of a matmul's weights once both sides of each are filled up to whole tiles of `side`."""
     total: Array = 0.0
     for weight in step.weights:
-        inner: Array = 1.0
-        outer: Array = 1.0
-        for dim, axes in weight.form.dims:
-            if any(dim in x.form.letters for x in step.x):
-                inner = inner * sizes.local(0, dim, axes)
-            else:
-                outer = outer * sizes.local(0, dim, axes)
+        inner, outer = _sides(weight, step, sizes)
         total = total + weight.copies * ceil_div(inner, side) * ceil_div(outer, side) * side**2
     return total
+
+
+def _sides(weight: Tensor, step: Matmul, sizes: Sizes) -> tuple[Array, Array]:
+    """Rows of a weight on one chip, those it shares with x, and its columns."""
+    inner: Array = 1.0
+    outer: Array = 1.0
+    for dim, axes in weight.form.dims:
+        if any(dim in x.form.letters for x in step.x):
+            inner = inner * sizes.local(0, dim, axes)
+        else:
+            outer = outer * sizes.local(0, dim, axes)
+    return inner, outer
+
+
+def matmul_shapes(step: Matmul, sizes: Sizes) -> list[tuple[Array, Array]]:
+    """(k, n) of the kernels that make a matmul: weights that meet the same x lie side by side, as engines fuse them."""
+    merged: dict[tuple[str, ...], tuple[Array, Array]] = {}
+    for weight in step.weights:
+        shared = tuple(dim for dim, _ in weight.form.dims if any(dim in x.form.letters for x in step.x))
+        inner, outer = _sides(weight, step, sizes)
+        columns = merged[shared][1] if shared in merged else 0.0
+        merged[shared] = inner, columns + weight.copies * outer
+    return list(merged.values())
+
+
+def attention_shapes(step: Attention, sizes: Sizes) -> list[dict[str, Array]]:
+    """Sizes of the kernel on one chip for each token group, by the names the kernel forms use."""
+    found = []
+    for g, group in enumerate(sizes.groups):
+        context = sizes.local(g, "S", step.cache.form.axes_of("S"))
+        new = sizes.local(g, "L", step.q.form.axes_of("L"))
+        found.append(
+            {
+                "batch": sizes.local(g, "B", step.q.form.axes_of("B")),
+                "new": new,
+                "past": context - np.minimum(group.new_tokens, context),
+                "context": context,
+                "heads": sizes.local(g, "H", step.q.form.axes_of("H")),
+                "kv_heads": sizes.local(g, "K", step.cache.form.axes_of("K")),
+                "d_head": sizes.local(g, "Q", ()),
+                "window": 0.0,
+            }
+        )
+    return found
 
 
 def _attention(step: Attention, sizes: Sizes, formats: Formats) -> Work:

@@ -13,7 +13,8 @@ from ...hardware_specs.chip import Chip, Torus
 from ...hardware_specs.documents import read_yaml
 from ...hardware_specs.errors import SpecError
 from .constants import Constants
-from .engines import get_engine
+from .engines import EngineProfile, get_engine
+from .kernel_times import KernelTimes, shipped_kernel_fits
 from .price import Engine
 
 Origin = Literal["bound", "fitted", "extrapolated"]
@@ -63,6 +64,23 @@ class Calibration:
 
 # A chip without a fit borrows from the nearest relative that has one; its predictions say so.
 _RELATIVES = {"google": "tpu-v4", "nvidia": "a100-80gb-sxm", "amd": "a100-80gb-sxm", "intel": "a100-80gb-sxm"}
+# The same for kernels: the chip whose multiprocessors are most alike, by the beginning of the name.
+_KERNEL_RELATIVES = {
+    "a100": "a100-80gb-sxm",
+    "h200": "h200-sxm",
+    "gh200-144": "h200-sxm",
+    "h100": "h100-sxm",
+    "h800": "h100-sxm",
+    "h20": "h100-sxm",
+    "gh200": "h100-sxm",
+    "b": "b200",
+    "gb": "b200",
+    "rtx-pro": "rtx-pro-6000-blackwell",
+    "rtx": "l40s",
+    "l": "l40s",
+    "mi": "h100-sxm",
+    "v100": "a100-80gb-sxm",
+}
 
 
 @cache
@@ -107,6 +125,9 @@ def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False
     fits = load_fits()
     if bound or not fits:
         return Calibration(engine=profile.runs, origin="bound", free=(), interval_log=None)
+    kernels = kernels_of(chip, profile.stack)
+    if kernels is not None:
+        return _by_kernels(profile, kernels)
     name = chip.name if chip.name in fits else _RELATIVES.get(chip.vendor.lower())
     if name not in fits:
         return calibration_of(chip, engine, bound=True)
@@ -118,3 +139,38 @@ def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False
         free=fit.free,
         interval_log=fit.interval_log,
     )
+
+
+def kernels_of(chip: Chip, stack: str | None) -> KernelTimes | None:
+    """Measured kernels of a software stack on a chip, or on the chip most like it; None where there are none."""
+    fits = shipped_kernel_fits()
+    fit = fits.get((chip.name, stack or "")) or fits.get((_kernel_relative(chip), stack or ""))
+    return None if fit is None else KernelTimes(chip, fit)
+
+
+def _kernel_relative(chip: Chip) -> str:
+    alike = [name for name in _KERNEL_RELATIVES if chip.name.startswith(name)]
+    return _KERNEL_RELATIVES[max(alike, key=len)] if alike else ""
+
+
+def _by_kernels(profile: EngineProfile, kernels: KernelTimes) -> Calibration:
+    """An engine over measured kernels: its own constants are fitted to whole passes, or at their defaults."""
+    fit = load_engine_fits().get(profile.name)
+    runs = replace(profile.runs, kernels=kernels)
+    if fit is not None:
+        runs = replace(runs, constants=Constants(**fit.constants))
+    return Calibration(
+        engine=runs,
+        origin="fitted" if kernels.is_own and fit is not None else "extrapolated",
+        free=() if fit is None else fit.free,
+        interval_log=None if fit is None else fit.interval_log,
+    )
+
+
+@cache
+def load_engine_fits() -> dict[str, Fit]:
+    """Fits of what engines add to kernels, by engine."""
+    folder = files(__package__) / "fits" / "engines"
+    paths = [path for path in folder.iterdir() if path.name.endswith(".yaml")] if folder.is_dir() else []
+    fits = [read_fit(path.read_text("utf-8"), path.name) for path in paths]
+    return {fit.engine: fit for fit in fits}

@@ -18,6 +18,10 @@ class Constants:
     hop_s : one hop between neighbours
     kernel_launch_s : fixed cost of one kernel, whatever its size
     pass_s : once per forward pass: dispatch, sampling, the host
+    sequence_s : once per sequence and forward pass: what the host does for each, sampling and detokenising among it
+    dispatch_s : the host launches one kernel; a pass takes no less than launching all of its kernels one by one
+    matmul_slowdown, attention_slowdown, collective_slowdown : time of this software's kernels over that of the kernels
+        that were measured on the chip; they price nothing that was not
     """
 
     matmul_efficiency: float = 1.0
@@ -29,6 +33,11 @@ class Constants:
     hop_s: float = 0.0
     kernel_launch_s: float = 0.0
     pass_s: float = 0.0
+    sequence_s: float = 0.0
+    dispatch_s: float = 0.0
+    matmul_slowdown: float = 1.0
+    attention_slowdown: float = 1.0
+    collective_slowdown: float = 1.0
 
 
 BOUND = Constants()

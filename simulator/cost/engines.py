@@ -16,6 +16,7 @@ class EngineProfile:
     ----------
     layouts, attention : what the engine can run, and the planner tries unless told otherwise
     runs : how it runs them, with every constant at its bound
+    stack : the software whose kernels it runs, as kernel fits name it; None prices it by constants alone
     """
 
     name: str
@@ -23,6 +24,7 @@ class EngineProfile:
     layouts: tuple[str, ...]
     attention: tuple[AttentionSharding, ...]
     runs: Engine
+    stack: str | None = None
 
 
 _MEGATRON = ("ws-1d-allreduce", "ws-1d-sequence")
@@ -37,6 +39,7 @@ ENGINES: dict[str, EngineProfile] = {
             layouts=_MEGATRON,
             attention=("heads", "context"),
             runs=Engine(static_buffers=True),
+            stack="trtllm",
         ),
         EngineProfile(
             name="shardwise",

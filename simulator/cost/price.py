@@ -14,6 +14,8 @@ from ...models.sizes import Array, Sizes
 from ...models.work import Formats, Work, step_work, tiled_weights
 from .collectives import collective_latency_s, collective_time_s
 from .constants import BOUND, Constants
+from .kernel_steps import TimedStep, attention_time, collective_time, matmul_time
+from .kernel_times import KernelTimes
 from .machine import Machine
 from .roofline import step_time_s
 
@@ -31,9 +33,13 @@ class Engine:
     microbatch_tokens : the engine splits a pipeline's batch by its stages, then in halves down to this many tokens; None
         leaves the split to the planner
     pipelines : the software can cut a model into pipeline stages
+    kernels : measured kernels, which price what they have measured; None prices everything by the constants
+    launch_mode : how collectives inside a domain are launched: ``graph`` or ``eager``
     """
 
     constants: Constants = BOUND
+    kernels: KernelTimes | None = None
+    launch_mode: str = "graph"
     looped: bool = False
     axes_at_once: bool = True
     materialised_scores: bool = False
@@ -46,7 +52,8 @@ class Engine:
 class StepPrice:
     """One step on one chip, each (...) seconds; `count` times in the pass. `comm_s` is what is exposed.
 
-    `flop` is what the step computes once, padding and replication included.
+    `flop` is what the step computes once, padding and replication included; `timed` says how well its kernels were
+    measured, where they were.
     """
 
     name: str
@@ -58,6 +65,7 @@ class StepPrice:
     overhead_s: Array
     flop: Array = 0.0
     is_collective: bool = False
+    timed: TimedStep | None = None
 
     @property
     def key(self) -> str:
@@ -99,7 +107,41 @@ _ON_WIRES = (Collective, SendRecv)
 
 
 def _local(step: Step, part: str, count: float, setup: _Setup) -> StepPrice:
-    """A step on the chip alone."""
+    """A step on the chip alone: by its measured kernels where there are any."""
+    timed = _timed(step, setup)
+    return _by_constants(step, part, count, setup) if timed is None else _by_kernels(step, part, count, setup, timed)
+
+
+def _timed(step: Step, setup: _Setup) -> TimedStep | None:
+    kernels = setup.engine.kernels
+    if kernels is None:
+        return None
+    if isinstance(step, Matmul):
+        return matmul_time(kernels, step, setup.sizes, setup.formats, setup.work(step).n_rows)
+    if isinstance(step, Attention) and step.scores is None:
+        return attention_time(kernels, step, setup.sizes, setup.formats)
+    return None
+
+
+def _by_kernels(step: Step, part: str, count: float, setup: _Setup, timed: TimedStep) -> StepPrice:
+    """A step whose kernels were measured, times what this software's take of those."""
+    constants = setup.engine.constants
+    slowdown = constants.matmul_slowdown if isinstance(step, Matmul) else constants.attention_slowdown
+    return StepPrice(
+        name=step.name,
+        part=part,
+        count=count,
+        compute_s=timed.compute_s * slowdown,
+        memory_s=timed.memory_s * slowdown,
+        comm_s=0.0,
+        overhead_s=timed.fixed_s,
+        flop=setup.work(step).flop,
+        timed=timed,
+    )
+
+
+def _by_constants(step: Step, part: str, count: float, setup: _Setup) -> StepPrice:
+    """A step at the rates the constants say."""
     work, constants, chip = setup.work(step), setup.engine.constants, setup.machine.chip
     dtype = setup.formats.matmul if isinstance(step, Matmul) else setup.formats.activations
     return StepPrice(
@@ -125,10 +167,11 @@ def _issued_flop(step: Step, work: Work, setup: _Setup) -> Array:
 def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden: dict[str, Array]) -> StepPrice:
     """A collective; what is left of its partner in `hidden` shrinks by what it covers."""
     engine, constants = setup.engine, setup.engine.constants
+    full_bytes = setup.work(step).full_bytes
     exposed_s = collective_time_s(
         step.kind,
         step.axes,
-        setup.work(step).full_bytes,
+        full_bytes,
         setup.machine,
         efficiency=constants.ring_efficiency if step.looped else constants.link_efficiency,
         network_efficiency=constants.network_efficiency,
@@ -137,6 +180,15 @@ def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden
     if step.looped and step.partner is not None:
         left_s = hidden[step.partner] - exposed_s
         exposed_s, hidden[step.partner] = np.maximum(-left_s, 0.0), np.maximum(left_s, 0.0)
+    latency_s = collective_latency_s(
+        step.kind, step.axes, setup.machine, constants, axes_at_once=engine.axes_at_once, looped=step.looped
+    )
+    timed = None
+    if engine.kernels is not None and not step.looped:
+        timed = collective_time(engine.kernels, step, setup.machine, full_bytes, engine.launch_mode)
+    if timed is not None:
+        exposed_s = np.where(timed.applies, timed.comm_s * constants.collective_slowdown, exposed_s)
+        latency_s = np.where(timed.applies, timed.fixed_s, latency_s)
     return StepPrice(
         name=step.name,
         part=part,
@@ -144,10 +196,9 @@ def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden
         compute_s=0.0,
         memory_s=0.0,
         comm_s=exposed_s,
-        overhead_s=collective_latency_s(
-            step.kind, step.axes, setup.machine, constants, axes_at_once=engine.axes_at_once, looped=step.looped
-        ),
+        overhead_s=latency_s,
         is_collective=True,
+        timed=timed,
     )
 
 
@@ -176,10 +227,21 @@ def price_pass(
     if pp > 1:
         parts.append(("handover", program.handover, pp - 1.0))
     prices = [price for part, steps, count in parts for price in _price_steps(steps, part, count, setup)]
-    host = StepPrice(
-        name="pass", part="pass", count=1.0, compute_s=0.0, memory_s=0.0, comm_s=0.0, overhead_s=engine.constants.pass_s
-    )
-    return [*prices, host]
+    host_s = _host_s(prices, sizes, engine.constants)
+    return [
+        *prices,
+        StepPrice(name="pass", part="pass", count=1.0, compute_s=0.0, memory_s=0.0, comm_s=0.0, overhead_s=host_s),
+    ]
+
+
+def _host_s(prices: Sequence[StepPrice], sizes: Sizes, constants: Constants) -> Array:
+    """What the host adds to a pass: its own work, and what launching every kernel outlasts the kernels by."""
+    n_sequences = sum((group.n_sequences for group in sizes.groups), start=0.0)
+    own_s = constants.pass_s + constants.sequence_s * n_sequences
+    if not constants.dispatch_s:
+        return own_s
+    launched_s = constants.dispatch_s * sum(price.count for price in prices)
+    return own_s + np.maximum(launched_s - pass_time_s(prices), 0.0)
 
 
 def pass_time_s(prices: Sequence[StepPrice]) -> Array:

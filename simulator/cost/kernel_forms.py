@@ -1,0 +1,259 @@
+"""The physical form of each kernel family: what its shape alone says of its time on a chip.
+
+A form gives compute, memory and fixed seconds of a kernel and the features its correction is tabulated over. The constants
+it takes are few, each with a name and a unit; what they leave over is the correction.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ...models.ops import attention_flop, matmul_flop, visible_share
+from ...models.sizes import Array, ceil_div
+
+Op = Literal["matmul", "prefill attention", "decode attention", "collective", "moe"]
+Shape = Mapping[str, Array]
+Constants = Mapping[str, float]
+
+# Tiles a matmul is cut into and parts its sum may be split into, as libraries of kernels have them; the quickest is taken.
+MATMUL_TILES = ((128, 256), (64, 128))
+SPLITS = (1, 4)
+# Queries of one thread block of flash attention.
+_QUERY_TILE = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChipRates:
+    """What a chip claims, as forms need it.
+
+    Parameters
+    ----------
+    flop_per_s : dense peak of the kernel's format
+    link_bytes_per_s : of one chip inside its domain, one direction
+    n_units : streaming multiprocessors
+    """
+
+    flop_per_s: float
+    bytes_per_s: float
+    link_bytes_per_s: float
+    n_units: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Widths:
+    """Bytes of one element of what a kernel reads and writes."""
+
+    x: float = 2.0
+    w: float = 2.0
+    kv: float = 2.0
+    out: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTime:
+    """Seconds by what they are spent on, each (...), and the features of the correction."""
+
+    compute_s: Array
+    memory_s: Array
+    comm_s: Array
+    fixed_s: Array
+    features: tuple[Array, ...]
+
+    @property
+    def total_s(self) -> Array:
+        """Compute and memory traffic overlap; the rest does not."""
+        return np.maximum(self.compute_s, self.memory_s) + self.comm_s + self.fixed_s
+
+
+Form = Callable[[Shape, Constants, ChipRates, Widths], KernelTime]
+
+
+def log2(x: Array) -> Array:
+    """Logarithm of a count, of at least one thing."""
+    return np.log2(np.maximum(x, 1.0))
+
+
+def matmul_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
+    """`out[m, n] = x[m, k] @ w[k, n]`: whole tiles in whole waves over the multiprocessors, the sum split where that is quicker.
+
+    A split sum is written and added up once more, at `split_s`.
+    """
+    m, k, n = shape["m"], shape["k"], shape["n"]
+    compute: Array = np.inf
+    for rows, columns in MATMUL_TILES:
+        n_tiles = ceil_div(m, rows) * ceil_div(n, columns)
+        tile_s = matmul_flop(rows, k * columns) / (rates.flop_per_s / rates.n_units)
+        for parts in SPLITS:
+            waves = ceil_div(n_tiles * parts, rates.n_units)
+            seconds = waves * tile_s / parts + (constants["split_s"] if parts > 1 else 0.0)
+            compute = np.minimum(compute, seconds)
+    moved = widths.x * m * k + widths.w * k * n + widths.out * m * n
+    return KernelTime(
+        compute_s=compute / constants["compute_efficiency"],
+        memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
+        comm_s=0.0,
+        fixed_s=constants["launch_s"],
+        features=(log2(m), log2(n), log2(k)),
+    )
+
+
+def _attention_bytes(shape: Shape, queries: Array, keys: Array, widths: Widths) -> Array:
+    cached = 2.0 * shape["batch"] * keys * shape["kv_heads"] * shape["d_head"] * widths.kv
+    return cached + (widths.x + widths.out) * shape["batch"] * queries * shape["heads"] * shape["d_head"]
+
+
+def _reach(shape: Shape, keys: Array) -> Array:
+    """Keys a query can see: all, or those of its window (0 is none)."""
+    window = shape["window"]
+    return np.where(np.greater(window, 0), np.minimum(keys, window), keys)
+
+
+def prefill_attention_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
+    """Causal attention of prompts: blocks of queries in waves over the multiprocessors.
+
+    A causal block computes up to `diagonal_share` of a tile of keys more than it needs.
+    """
+    new, past = shape["new"], shape["past"]
+    keys = _reach(shape, (new + past) * visible_share(new, past))
+    blocks = shape["batch"] * shape["heads"] * ceil_div(new, _QUERY_TILE)
+    seen = keys + constants["diagonal_share"] * _QUERY_TILE
+    block_s = attention_flop(_QUERY_TILE * seen, shape["d_head"]) / (rates.flop_per_s / rates.n_units)
+    compute = np.maximum(blocks / rates.n_units, 1.0) * block_s
+    moved = _attention_bytes(shape, new, new + past, widths)
+    return KernelTime(
+        compute_s=compute / constants["compute_efficiency"],
+        memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
+        comm_s=0.0,
+        fixed_s=constants["launch_s"],
+        features=(
+            log2(shape["batch"] * shape["heads"]),
+            log2(new),
+            log2(shape["heads"] / shape["kv_heads"]),
+            log2(shape["d_head"]),
+        ),
+    )
+
+
+def decode_attention_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
+    """One query a sequence over its cache: the cache is read once, its heads' queries share it."""
+    keys = _reach(shape, shape["context"])
+    pairs = shape["batch"] * shape["heads"] * keys
+    compute = attention_flop(pairs, shape["d_head"]) / rates.flop_per_s
+    moved = _attention_bytes(shape, 1.0, keys, widths)
+    return KernelTime(
+        compute_s=compute / constants["compute_efficiency"],
+        memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
+        comm_s=0.0,
+        fixed_s=constants["launch_s"],
+        features=(
+            log2(shape["batch"] * shape["kv_heads"]),
+            log2(keys),
+            log2(shape["heads"] / shape["kv_heads"]),
+            log2(shape["d_head"]),
+        ),
+    )
+
+
+def passes_of(kind: str) -> float:
+    """How often a collective moves its buffer: an all_reduce is a reduce_scatter and an all_gather."""
+    return 2.0 if kind == "all_reduce" else 1.0
+
+
+def collective_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
+    """Bytes of the whole buffer, of which each chip sends (K - 1)/K, over its links."""
+    n_bytes, k = shape["bytes"], shape["chips"]
+    sent = shape["passes"] * n_bytes * (k - 1.0) / k
+    return KernelTime(
+        compute_s=0.0,
+        memory_s=0.0,
+        comm_s=sent / (rates.link_bytes_per_s * constants["link_efficiency"]),
+        fixed_s=constants["launch_s"] + constants["hop_s"] * (k - 1.0),
+        features=(log2(n_bytes), log2(k)),
+    )
+
+
+def touched_experts(n_experts: Array, tokens: Array, share: Array) -> Array:
+    """Experts that at least one token is routed to, where each token picks any of them with the same chance.
+
+    >>> float(touched_experts(8.0, 1.0, 0.25)), float(touched_experts(8.0, 1e9, 0.25))
+    (2.0, 8.0)
+    """
+    return n_experts * (1.0 - np.power(1.0 - share, tokens))
+
+
+def moe_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
+    """The experts of one chip: weights of those that are touched, rows padded to whole tiles of `row_tile`."""
+    d_ff, experts = shape["d_ff"] / shape["tp"], shape["experts"] / shape["ep"]
+    touched = touched_experts(experts, shape["tokens"], shape["top_k"] / shape["experts"])
+    rows = shape["tokens"] * shape["top_k"] / shape["ep"]
+    weights = (2.0 + shape["gated"]) * shape["d_model"] * d_ff
+    padded = rows + touched * constants["row_tile"]
+    moved = touched * weights * widths.w + rows * shape["d_model"] * (widths.x + widths.out)
+    return KernelTime(
+        compute_s=matmul_flop(padded, weights) / (rates.flop_per_s * constants["compute_efficiency"]),
+        memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
+        comm_s=0.0,
+        fixed_s=constants["launch_s"],
+        features=(
+            log2(shape["tokens"]),
+            np.log2(rows / experts),
+            log2(experts),
+            log2(shape["d_model"] * d_ff),
+            shape["skew"],
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """How a family is fitted: its form, the range of each constant (start, least, most), the knots of its correction."""
+
+    form: Form
+    ranges: Mapping[str, tuple[float, float, float]]
+    knots: tuple[tuple[float, ...], ...]
+
+
+def _steps(first: float, last: float, step: float = 1.0) -> tuple[float, ...]:
+    return tuple(float(x) for x in np.arange(first, last + step / 2.0, step))
+
+
+_ROOFLINE = {
+    "compute_efficiency": (0.7, 0.02, 1.0),
+    "memory_efficiency": (0.8, 0.2, 1.0),
+    "launch_s": (5e-6, 5e-7, 3e-4),
+}
+FAMILIES: dict[Op, Family] = {
+    "matmul": Family(
+        form=matmul_form,
+        ranges={**_ROOFLINE, "split_s": (1e-6, 0.0, 2e-5)},
+        knots=((0.0, *_steps(3, 12), 14.0), (5.0, 7.0, *_steps(9, 14), 16.0), (5.0, 7.0, *_steps(9, 14), 16.0)),
+    ),
+    "prefill attention": Family(
+        form=prefill_attention_form,
+        ranges={**_ROOFLINE, "diagonal_share": (0.5, 0.0, 4.0)},
+        knots=(_steps(0, 13), (0.0, *_steps(4, 14)), (0.0, 1.0, 3.0, 6.0), (6.0, 7.0, 8.0)),
+    ),
+    "decode attention": Family(
+        form=decode_attention_form,
+        ranges=_ROOFLINE,
+        knots=(_steps(0, 12), (0.0, 5.0, *_steps(7, 17)), (0.0, 1.0, 2.0, 3.0, 5.0), (6.0, 7.0, 8.0)),
+    ),
+    "collective": Family(
+        form=collective_form,
+        ranges={"link_efficiency": (0.8, 0.05, 1.0), "launch_s": (5e-6, 5e-7, 3e-4), "hop_s": (1e-6, 0.0, 2e-5)},
+        knots=((7.0, 9.0, 11.0, *_steps(13, 25), 27.0, 30.0), (1.0, 2.0, 3.0)),
+    ),
+    "moe": Family(
+        form=moe_form,
+        ranges={**_ROOFLINE, "row_tile": (16.0, 0.0, 128.0)},
+        knots=(
+            _steps(0, 16, 2),
+            (-8.0, *_steps(-4, 12, 2)),
+            _steps(0, 8, 2),
+            _steps(16, 26, 2),
+            (0.0, 1.01, 1.2),
+        ),
+    ),
+}

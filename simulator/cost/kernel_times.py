@@ -1,0 +1,165 @@
+"""Fits of kernels as files, and the seconds of a kernel that they give on a chip."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...hardware_specs.chip import Chip, Switch
+from ...hardware_specs.dtypes import DTYPES, DType
+from ...hardware_specs.errors import SpecError
+from ...hardware_specs.kernel_rows import KERNEL_DTYPES
+from ...models.sizes import Array
+from .grid import Grid
+from .kernel_forms import FAMILIES, ChipRates, KernelTime, Op, Shape, Widths
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class KernelFamily(BaseModel):
+    """One family of kernels on one chip: constants of its form, and the correction of what they leave over.
+
+    Parameters
+    ----------
+    variant : the number format it computes in, or the kind of a collective
+    kv : format of the cache an attention reads, the mode a collective is launched in, blank elsewhere
+    n_rows, n_held_out : measured rows the fit was made on, and those it was judged on
+    median_error : of the rows held out
+    interval_log : half width of the 90 % interval of ln(true / predicted), from the rows held out
+    """
+
+    model_config = _STRICT
+    op: Op
+    variant: str
+    kv: str = ""
+    software: str
+    n_rows: int = Field(ge=1)
+    n_held_out: int = Field(ge=1)
+    median_error: float = Field(ge=0)
+    interval_log: float = Field(ge=0)
+    constants: dict[str, float]
+    correction: Grid
+
+    @property
+    def key(self) -> tuple[Op, str, str]:
+        """What a kernel is looked up by."""
+        return self.op, self.variant, self.kv
+
+    def time(self, shape: Shape, rates: ChipRates, widths: Widths) -> KernelTime:
+        """Seconds of the form, each part times the correction."""
+        raw = FAMILIES[self.op].form(shape, self.constants, rates, widths)
+        factor = np.exp(self.correction.at(*raw.features))
+        return replace(
+            raw,
+            compute_s=raw.compute_s * factor,
+            memory_s=raw.memory_s * factor,
+            comm_s=raw.comm_s * factor,
+            fixed_s=raw.fixed_s * factor,
+        )
+
+
+class KernelFit(BaseModel):
+    """Every family that was measured on one chip under one software stack."""
+
+    model_config = _STRICT
+    chip: str
+    stack: str
+    source: str
+    command: str
+    form: str
+    refused: dict[str, int]
+    families: tuple[KernelFamily, ...]
+
+
+def read_kernel_fit(text: str, origin: str) -> KernelFit:
+    """Read a fit from JSON; `origin` names the file in errors."""
+    try:
+        return KernelFit.model_validate_json(text)
+    except ValueError as error:
+        raise SpecError(f"{origin}: {error}") from error
+
+
+def dump_kernel_fit(fit: KernelFit) -> str:
+    """A fit as the JSON that `read_kernel_fit` reads: one family a line."""
+    raw: dict[str, Any] = fit.model_dump(mode="json")
+    families = raw.pop("families")
+    head = json.dumps(raw, indent=1)[:-2]
+    lines = ",\n".join(json.dumps(family, separators=(",", ":")) for family in families)
+    return f'{head},\n "families": [\n{lines}\n]\n}}\n'
+
+
+@cache
+def shipped_kernel_fits() -> dict[tuple[str, str], KernelFit]:
+    """Every kernel fit that ships, by chip and stack."""
+    folder = files(__package__) / "fits" / "kernels"
+    paths = [path for path in folder.iterdir() if path.name.endswith(".json")] if folder.is_dir() else []
+    fits = [read_kernel_fit(path.read_text("utf-8"), path.name) for path in paths]
+    return {(fit.chip, fit.stack): fit for fit in fits}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedKernel:
+    """A kernel's seconds, the family they come from, and whether its shape lies outside what was measured, (...)."""
+
+    time: KernelTime
+    family: KernelFamily
+    outside: Array
+
+
+class KernelTimes:
+    """What kernels take on a chip by a fit, which may be another chip's: its corrections over this one's claimed rates."""
+
+    def __init__(self, chip: Chip, fit: KernelFit) -> None:
+        self.chip, self.fit = chip, fit
+        self._families = {family.key: family for family in fit.families}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the fit was made on this chip."""
+        return self.fit.chip == self.chip.name
+
+    def find(self, op: Op, variants: Iterable[str], kv: str = "") -> KernelFamily | None:
+        """The first of the variants that was measured."""
+        return next((f for v in variants if (f := self._families.get((op, v, kv))) is not None), None)
+
+    def time(self, family: KernelFamily, shape: Shape, dtype: DType, widths: Widths) -> TimedKernel:
+        """Seconds of one kernel of a family."""
+        made = family.time(shape, chip_rates(self.chip, dtype), widths)
+        return TimedKernel(time=made, family=family, outside=family.correction.outside(*made.features))
+
+
+def chip_rates(chip: Chip, dtype: DType) -> ChipRates:
+    """A chip's claims, for kernels that compute in `dtype`."""
+    links = chip.scale_up.bytes_per_s.value if isinstance(chip.scale_up, Switch) else 0.0
+    return ChipRates(
+        flop_per_s=chip.peak_flop_per_s(dtype),
+        bytes_per_s=chip.hbm_bytes_per_s.value,
+        link_bytes_per_s=links,
+        n_units=float(chip.n_compute_units or 1),
+    )
+
+
+def computing_format(variant: str) -> DType:
+    """The format a family computes in; a collective computes nothing."""
+    return KERNEL_DTYPES.get(variant, KERNEL_DTYPES["bf16"]).activations
+
+
+# Formats of which one is timed for the other: tensor cores run both alike.
+_ALIKE = {"fp16": "bf16"}
+
+
+def variants_of(weights: DType, activations: DType) -> tuple[str, ...]:
+    """Names under which matmuls of these formats may have been measured, the best fitting first.
+
+    >>> from ...hardware_specs.dtypes import DTYPES
+    >>> variants_of(DTYPES["fp16"], DTYPES["fp16"]), variants_of(DTYPES["int4"], DTYPES["bf16"])
+    (('bf16',), ('int4-wo', 'int4-fp8'))
+    """
+    stored, computed = (DTYPES[_ALIKE.get(dtype.name, dtype.name)] for dtype in (weights, activations))
+    alike = [name for name, formats in KERNEL_DTYPES.items() if formats.weights == stored and name not in _ALIKE]
+    return tuple(sorted(alike, key=lambda name: KERNEL_DTYPES[name].activations != computed))
