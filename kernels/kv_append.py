@@ -25,10 +25,11 @@ def kv_append_kernel(
     sequence, place = token // n_tokens, token % n_tokens
     slot = tl.load(slots + token).to(tl.int64)
     channels = tl.arange(0, BLOCK)
-    here = (channels < D_HEAD) & (slot >= 0)
+    here = channels < tl.where(slot >= 0, D_HEAD, 0)
+    slot = tl.maximum(slot, 0)
     source = sequence * stride_nb + place * stride_nl + head * stride_nk + channels
     if PAGED:
-        page = tl.load(table + sequence * stride_table + slot // page_size, mask=slot >= 0, other=0).to(tl.int64)
+        page = tl.load(table + sequence * stride_table + slot // page_size).to(tl.int64)
         target = page * stride_cb + (slot % page_size) * stride_cs + head * stride_ck + channels
     else:
         target = sequence * stride_cb + slot * stride_cs + head * stride_ck + channels
