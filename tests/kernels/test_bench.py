@@ -82,6 +82,17 @@ def test_a_case_that_breaks_is_left_out_and_the_others_go_on(cases, monkeypatch,
     assert bench.main(["--device", "cpu", "--op", "matmul", "-o", str(tmp_path / "rows.csv")]) == 0
 
 
+def test_rows_name_the_chip_and_go_to_its_file_unless_told_otherwise(cases, monkeypatch, tmp_path) -> None:
+    cases["breaks"] = False
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))  # neither git nor a driver's tools
+    assert bench.main(["--device", "cpu", "--op", "matmul"]) == 0
+    assert bench.main(["--device", "cpu", "--op", "matmul", "--chip", "other", "-o", "cpu-host-kernels.csv"]) == 0
+    rows = read_measurements((tmp_path / "cpu-host-kernels.csv").read_text().splitlines(), "rows")
+    assert [row.chip for row in rows] == ["cpu-host", "cpu-host", "other", "other"]
+    assert {row.commit for row in rows} == {"unknown"}
+
+
 def test_every_op_has_cases_and_torch_runs_each_of_them_on_a_cpu(generator) -> None:
     found = [case for op in OPS for case in import_module(f"shardwise.kernels.{op}").bench_cases("cpu")]
     assert {case.op.split()[0] for case in found} >= set(OPS)

@@ -1,3 +1,6 @@
+import doctest
+from importlib import import_module
+
 import pytest
 import torch
 from shardwise.hardware_specs.errors import SpecError
@@ -45,3 +48,9 @@ def test_formats_that_are_not_multiplied_are_refused_by_name(device) -> None:
         launch.need_floats(x=wide)
     with pytest.raises(SpecError, match=r"x is torch\.float64, w is torch\.float32"):
         launch.need_floats(x=wide, w=plain)
+
+
+@pytest.mark.parametrize("name", ["aot", "launch"])
+def test_the_examples_of_a_module_print_what_they_say(name) -> None:
+    result = doctest.testmod(import_module(f"shardwise.kernels.{name}"))
+    assert (result.failed, result.attempted > 0) == (0, True)
