@@ -85,7 +85,8 @@ def _measure(case: BenchCase, device: Device, chip: str, known: set[tuple[str, s
         yield Measurement(
             chip=chip, quantity=f"{case.dtype} {case.op} by {maker}", unit="s", shape=shape,
             p20=p20, p50=p50, p80=p80, n_repeats=len(seconds),
-            device=f"{_device(device)}, {timing.how}", software=_software(device), command=f"{COMMAND} --device {device}", commit=_commit(), date=datetime.date.today().isoformat(),
+            device=f"{_device(device)}, {timing.how}", software=_software(device),
+            command=f"{COMMAND} --device {device}", commit=_commit(), date=datetime.date.today().isoformat(),
         )  # fmt: skip
 
 
