@@ -1,7 +1,7 @@
 """Measured kernels of GPUs from the PyPI package aiconfigurator-core (Apache-2.0), read as files.
 
-Nothing of the package is imported or run. Of each op and framework the newest version counts that measured at least
-`_WHOLE_SHARE` of the rows of the fullest one: later and much smaller tables fill in single models only.
+Of each op and framework the newest version counts that measured at least `_WHOLE_SHARE` of the rows of the fullest one: later
+and much smaller tables fill in single models only.
 
 References
 ----------
@@ -10,8 +10,6 @@ References
 
 import re
 from collections.abc import Iterator
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,53 +17,15 @@ import pandas as pd
 
 from .documents import read_yaml
 from .errors import SpecError, UnknownNameError
-from .kernel_rows import kernel_frame, measurements_of, shape_keys
+from .kernel_package import CHIPS, SOURCE, database_folder
+from .kernel_rows import measurements_of, shape_keys
 from .kernel_tables import TABLES, KernelTable
 from .measurement import Measurement
 
-__all__ = ["CHIPS", "OPS", "SOURCE", "imported_frame", "imported_measurements", "kernel_frame"]
-
-PACKAGE = "aiconfigurator-core"
-VERSION = "0.12.0"
-SOURCE = f"{PACKAGE} {VERSION}"
 OPS: tuple[str, ...] = tuple(dict.fromkeys(table.op for table in TABLES))
 
-# Our chip -> the database's.
-CHIPS = {
-    "a100-80gb-sxm": "a100_sxm",
-    "h100-sxm": "h100_sxm",
-    "h200-sxm": "h200_sxm",
-    "b200": "b200_sxm",
-    "b300": "b300_sxm",
-    "gb200": "gb200",
-    "gb300": "gb300",
-    "l40s": "l40s",
-    "rtx-pro-6000-blackwell": "rtx_pro_6000_server",
-    "arc-pro-b60": "b60",
-}
 _WHOLE_SHARE = 0.5
 _COMMAND = "shardwise calibrate --from aiconfigurator"
-
-
-@cache
-def database_folder() -> Path:
-    """Where the installed package keeps its tables.
-
-    Raises
-    ------
-    SpecError : it is not installed, or in another version than these tables are known of
-    """
-    install = f'pip install "shardwise[calibration]", or pip install --no-deps {PACKAGE}=={VERSION} pyarrow'
-    try:
-        found = metadata.distribution(PACKAGE)
-    except metadata.PackageNotFoundError:
-        raise SpecError(f"the kernel database is not installed: {install}") from None
-    if found.version != VERSION:
-        raise SpecError(f"{PACKAGE} {found.version} is installed, its tables are known as of {VERSION}: {install}")
-    folder = Path(str(found.locate_file("aiconfigurator_core/systems")))
-    if not folder.is_dir():
-        raise SpecError(f"{PACKAGE} {VERSION} is installed but has no {folder}: {install}")
-    return folder
 
 
 def imported_frame(chip: str, op: str | None = None) -> pd.DataFrame:
@@ -88,6 +48,14 @@ def imported_frame(chip: str, op: str | None = None) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame(columns=["chip", "op", "dtype", "framework", "version", "kernel", "device", "seconds"])
     return pd.concat(frames, ignore_index=True)
+
+
+def imported_frameworks(chip: str) -> tuple[str, ...]:
+    """The frameworks that the database has matmuls of on a chip: those whose kernels are there to run a model."""
+    if chip not in CHIPS:
+        raise UnknownNameError("chip with imported kernels", chip, CHIPS)
+    folder = database_folder() / "data" / CHIPS[chip] / "gemm"
+    return tuple(sorted(path.name for path in folder.iterdir()))
 
 
 def imported_measurements(chip: str, op: str) -> tuple[Measurement, ...]:

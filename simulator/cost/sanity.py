@@ -21,7 +21,7 @@ NOT_POSITIVE = "time or size is no positive number"
 ABOVE_PEAK = "above the dense peak"
 ABOVE_MEMORY = "above the memory rate"
 ABOVE_LINKS = "above the rate of the links"
-UNTRUSTED = "bound by memory, in a table that passes the memory rate"
+UNTRUSTED = "in a table that passes the memory rate"
 LAUNCH_FLOOR = "launch floor"
 DUPLICATE = "duplicated key (the median is kept)"
 
@@ -33,7 +33,7 @@ _MOST_CACHE_BYTES = 256e6
 # Sizes that may be 0.
 _MAY_BE_ZERO = ("past", "window", "skew", "gated", "sms")
 # A row is bound by memory if that takes this share of its time at least. If so many of a table's rows that are pass the rate,
-# what was timed is not what the shape says, and the others are no better.
+# what was timed is not what the shapes say, and no row of the table is any better.
 _BOUND_SHARE = 0.5
 _MOST_ABOVE = 0.1
 
@@ -92,7 +92,7 @@ def _impossible(chip: Chip, op: str, dtype: str, kv: str, rows: pd.DataFrame) ->
     shape, seconds = shape_of(rows), rows["seconds"].to_numpy(float)
     compute_s, memory_s = (np.broadcast_to(s, seconds.shape) for s in _least_seconds(chip, op, dtype, kv, shape))
     above_memory, bound = memory_s > _MARGIN * seconds, memory_s > _BOUND_SHARE * seconds
-    untrusted = bound & (above_memory.sum() > _MOST_ABOVE * bound.sum())
+    untrusted = np.full(seconds.shape, above_memory.sum() > _MOST_ABOVE * bound.sum())
     reasons = {
         ABOVE_PEAK: compute_s > _MARGIN * seconds,
         ABOVE_MEMORY: above_memory,
