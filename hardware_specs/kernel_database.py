@@ -105,7 +105,7 @@ def _read_file(path: Path, table: KernelTable, chip: str, framework: str) -> pd.
 
 def _parquet(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path).reset_index(drop=True)
     except ImportError:
         raise SpecError("reading the kernel database needs pyarrow: pip install pyarrow") from None
     except (OSError, ValueError) as error:
