@@ -1,16 +1,24 @@
 """From a plan to what is executed of it here."""
 
+from pathlib import Path
+from typing import Literal
+
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
 from ..models.forms import AXES
 from ..simulator.cost.engines import get_engine
+from ..validate.execute.arithmetic import NORM_EPS
+from ..validate.execute.checkpoint import Settings, read_settings
 from ..validate.execute.comm import MeshShape
 from ..validate.execute.scale import scaled_model, shrunk_mesh
 from ..validate.execute.spec import PhaseSpec, RunSpec
-from .result import PhasePlan, PlanResult
+from .result import PhasePlan, Plan, PlanResult
 
 # What one machine runs of a plan unless told otherwise: enough to see every step at work.
 _MAX_BATCH, _MAX_INPUT, _MAX_OUTPUT = 64, 16, 32
+# Weights in one byte a number are executed, dequantised where they are used; other narrow ones in the activations' format.
+_ROUNDED: dict[str, Literal["int8", "fp8"]] = {"int8": "int8", "fp8": "fp8"}
+_THETA = 10000.0
 
 
 def run_spec(
@@ -25,7 +33,8 @@ def run_spec(
     dtype: str | None = None,
     device: str = "cpu",
     kernels: str | None = None,
-    is_trace: bool = False,
+    is_whole: bool = False,
+    checkpoint: Path | None = None,
     n_timed: int = 0,
     seed: int = 0,
 ) -> tuple[RunSpec, tuple[str, ...]]:
@@ -35,7 +44,8 @@ def run_spec(
     ----------
     n_ranks : processes at most; the mesh shrinks to them
     scale : divides the model's widths, vocabulary and depth
-    is_trace : keep the plan's own sizes where nothing else is asked for
+    is_whole : keep the plan's own sizes where nothing else is asked for
+    checkpoint : where the weights come from; random without
 
     Raises
     ------
@@ -51,43 +61,67 @@ def run_spec(
     used = mesh if n_ranks is None else shrunk_mesh(mesh, n_ranks)
     model = scaled_model(get_model(result.model), used, scale)
     work = result.workload
-    wanted_batch = batch or (decode.batch if is_trace else _largest_divisor(decode.batch, _MAX_BATCH))
+    settings = Settings() if checkpoint is None else read_settings(checkpoint)
+    total, passes = _batches(plan, used, batch, is_whole)
     spec = RunSpec(
         model=model,
         mesh=used,
-        prefill=_phase(prefill),
-        decode=_phase(decode),
-        batch=wanted_batch,
-        input_tokens=input_tokens or (work.input_tokens if is_trace else min(work.input_tokens, _MAX_INPUT)),
-        output_tokens=output_tokens or (1 if is_trace else max(min(work.output_tokens, _MAX_OUTPUT), 1)),
-        n_microbatches=_microbatches(decode, used, wanted_batch),
+        prefill=_phase(prefill, passes[0]),
+        decode=_phase(decode, passes[1]),
+        batch=total,
+        input_tokens=input_tokens or (work.input_tokens if is_whole else min(work.input_tokens, _MAX_INPUT)),
+        output_tokens=output_tokens or (1 if is_whole else max(min(work.output_tokens, _MAX_OUTPUT), 1)),
         page_size=decode.page_size,
-        dtype=dtype or ("fp32" if device == "cpu" and not is_trace else decode.activations),
+        dtype=dtype or ("fp32" if device == "cpu" and not is_whole else _executed_dtype(decode.activations)),
+        weights=_ROUNDED.get(decode.weights),
+        kv="fp8" if decode.kv_dtype == "fp8" else None,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        theta=settings.theta or _THETA,
+        norm_eps=settings.norm_eps or NORM_EPS,
         device=device,
         kernels="triton" if kernels == "triton" or (kernels is None and device == "cuda") else "torch",
         seed=seed,
         n_timed=n_timed,
     )
-    return spec, _changes(result, rank, spec, mesh)
+    return spec, (*_changes(result, rank, spec, mesh), *settings.notes)
+
+
+def _executed_dtype(name: str) -> str:
+    """A format activations can be executed in."""
+    return name if name in ("fp32", "bf16", "fp16") else "bf16"
+
+
+def _batches(plan: Plan, mesh: MeshShape, batch: int | None, is_whole: bool) -> tuple[int, tuple[int, int]]:
+    """Sequences of a run, and the passes a replica's go through prefill and decode in.
+
+    The run has as many as the larger of the plan's two batches; the other phase takes them in batches of about its own size,
+    one after the other. Each batch goes through pipeline stages in the plan's micro-batches while it divides by them.
+    """
+    most = max(plan.prefill.batch, plan.decode.batch)
+    total = batch or (most if is_whole else _largest_divisor(most, _MAX_BATCH))
+    if total % mesh.dp:
+        return total, (1, 1)  # which the run refuses
+    share, counts = total // mesh.dp, []
+    for phase in (plan.prefill, plan.decode):
+        size = _largest_divisor(share, max(phase.batch // mesh.dp, 1))
+        parts = phase.n_microbatches if mesh.pp > 1 and size % phase.n_microbatches == 0 else 1
+        counts.append(share // size * parts)
+    few, many = sorted(counts)
+    return total, (counts[0], counts[1] if many % few == 0 else counts[0])
 
 
 def _mesh(phase: PhasePlan) -> MeshShape:
     return MeshShape(axes=phase.mesh.model_dump(), pp=phase.pp, dp=phase.dp)
 
 
-def _phase(phase: PhasePlan) -> PhaseSpec:
+def _phase(phase: PhasePlan, n_passes: int) -> PhaseSpec:
     return PhaseSpec(
         layout=phase.ffn,
         attention=phase.attention,
         head_axes=AXES if phase.head_shards == phase.tp else AXES[1:],
         looped=get_engine(phase.engine).runs.looped,
+        n_passes=n_passes,
     )
-
-
-def _microbatches(phase: PhasePlan, mesh: MeshShape, batch: int) -> int:
-    """The plan's, if the batch still divides by them and there are stages to fill."""
-    fits = mesh.pp > 1 and batch % (mesh.dp * phase.n_microbatches) == 0
-    return phase.n_microbatches if fits else 1
 
 
 def _largest_divisor(n: int, most: int) -> int:
@@ -105,16 +139,34 @@ def _changes(result: PlanResult, rank: int, spec: RunSpec, mesh: MeshShape) -> t
         shrunk = ", ".join(f"{name} {getattr(original, name)} to {getattr(spec.model, name)}" for name in sizes)
         notes.append(f"model scaled: {shrunk}")
     pairs = (
-        ("prefill batch", plan.prefill.batch, spec.batch),
-        ("decode batch", plan.decode.batch, spec.batch),
+        *((f"{phase.phase} batch", phase.batch, _batch_run(spec, phase)) for phase in (plan.prefill, plan.decode)),
         ("input tokens", result.workload.input_tokens, spec.input_tokens),
         ("decode steps", result.workload.output_tokens, spec.output_tokens),
     )
     notes += [f"{name}: {planned} in the plan, {run} here" for name, planned, run in pairs if planned != run]
-    for phase in (plan.prefill, plan.decode):
-        if phase.weights != spec.dtype:
-            notes.append(f"{phase.phase} weights: {phase.weights} in the plan, {spec.dtype} here; bytes priced as run")
+    notes += [
+        f"{phase.phase}: {spec.batch} sequences in {spec.phase(phase.phase).n_passes} passes of {spec.sequences(phase.phase)}"
+        for phase in (plan.prefill, plan.decode)
+        if spec.phase(phase.phase).n_passes > 1
+    ]
+    formats = (
+        ("weights", plan.decode.weights, spec.weights or spec.dtype),
+        ("activations", plan.decode.activations, spec.dtype),
+        ("cache", plan.decode.kv_dtype, spec.kv or spec.dtype),
+    )
+    notes += [
+        f"{name}: {planned} in the plan, {run} here; bytes, memory and time are priced as run"
+        for name, planned, run in formats
+        if planned != run
+    ]
     return tuple(notes)
+
+
+def _batch_run(spec: RunSpec, phase: PhasePlan) -> int:
+    """The batch of a phase as it is run, over all replicas and micro-batches."""
+    n_passes = spec.phase(phase.phase).n_passes
+    parts = phase.n_microbatches if spec.mesh.pp > 1 and n_passes % phase.n_microbatches == 0 else 1
+    return spec.batch // (n_passes // parts)
 
 
 def _text(mesh: MeshShape) -> str:

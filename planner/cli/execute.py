@@ -9,6 +9,8 @@ import typer
 from .options import Json
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ...validate.execute.result import ExecuteResult
 
 
@@ -23,6 +25,13 @@ def execute(
     trace: Annotated[
         bool, typer.Option("--trace", help="Record the full-size program's collectives; nothing is allocated.")
     ] = False,
+    share: Annotated[
+        bool, typer.Option("--share", help="Run one chip's share alone, in the plan's sizes; collectives are priced.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="Weights: .safetensors file, or folder (Llama, Qwen, Mistral, OPT, GPT-2)."),
+    ] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Sequences; the plan's, at most 64.")] = None,
     input_tokens: Annotated[int | None, typer.Option("--input", help="Prompt tokens; the plan's, at most 16.")] = None,
     output_tokens: Annotated[int | None, typer.Option("--output", help="Decode steps; the plan's, at most 32.")] = None,
@@ -45,6 +54,10 @@ def execute(
     from .options import seconds
 
     result = read_result(file)
+    if checkpoint is not None and (share or trace):
+        raise SpecError("--share and --trace make weights up; leave out --checkpoint")
+    if share and trace:
+        raise SpecError("--share runs one chip's part, --trace runs nothing; give one of them")
     _check(
         device, dtype, kernels, {"--ranks": ranks, "--batch": batch, "--input": input_tokens, "--output": output_tokens}
     )
@@ -57,14 +70,21 @@ def execute(
 
     spec, notes = run_spec(
         result, rank, n_ranks=ranks, scale=scale_model, batch=batch, input_tokens=input_tokens,
-        output_tokens=output_tokens, dtype=dtype, device=device, kernels=kernels, is_trace=trace, n_timed=timed, seed=seed,
+        output_tokens=output_tokens, dtype=dtype, device=device, kernels=kernels, is_whole=trace or share, n_timed=timed,
+        seed=seed, checkpoint=checkpoint,
     )  # fmt: skip
-    chip = get_chip("cpu-host" if device == "cpu" and not trace else result.of_rank(rank).decode.chip)
-    typer.echo(f"{'tracing' if trace else 'running'} {spec.mesh.n_ranks} ranks of {spec.model.name}", err=True)
+    planned = get_chip(result.of_rank(rank).decode.chip)
+    here = get_chip("cpu-host") if device == "cpu" else planned
+    limit_s = seconds(limit) or 0.0
+    talk = "tracing" if trace else "running one share of" if share else "running"
+    typer.echo(f"{talk} {spec.mesh.n_ranks} ranks of {spec.model.name}", err=True)
     try:
-        found = (run.trace if trace else run.execute)(
-            spec, chip, "shardwise", limit_s=seconds(limit) or 0.0, notes=notes
-        )
+        if share:
+            found = run.share(spec, (here, planned), "shardwise", limit_s=limit_s, notes=notes)
+        elif trace:
+            found = run.trace(spec, planned, "shardwise", limit_s=limit_s, notes=notes)
+        else:
+            found = run.execute(spec, here, "shardwise", limit_s=limit_s, notes=notes)
     except RankFailedError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
@@ -72,7 +92,7 @@ def execute(
         typer.echo(found.model_dump_json(indent=1))
     else:
         _show(found)
-    if not found.is_true(run.TOLERANCE[spec.dtype]):
+    if not found.is_true(run.tolerance(spec)):
         raise typer.Exit(1)
 
 
@@ -95,7 +115,6 @@ def _check(device: str, dtype: str | None, kernels: str | None, counts: dict[str
 
 def _show(found: "ExecuteResult") -> None:
     """Tables for people."""
-    from ...hardware_specs.units import format_seconds
     from .text import console, table
 
     out = console()
@@ -103,7 +122,7 @@ def _show(found: "ExecuteResult") -> None:
     out.print(
         f"{found.model}: prefill {found.prefill}, decode {found.decode} on {found.n_ranks} ranks "
         f"(mesh {mesh}, pp {found.mesh['pp']}, dp {found.mesh['dp']}), batch {found.batch}, {found.input_tokens} prompt tokens, "
-        f"{found.output_tokens} decode steps, {found.dtype}",
+        f"{found.output_tokens} decode steps, {_formats(found)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -112,27 +131,50 @@ def _show(found: "ExecuteResult") -> None:
         out.print(
             f"largest relative error {found.max_relative_error:.2g}, {same} as the unsharded model", highlight=False
         )
-    sent = table("axes", "priced bytes", "counted bytes", "", right=("priced bytes", "counted bytes"))
-    for axes, pair in found.bytes.items():
-        equal = "equal" if pair.priced == pair.counted else "DIFFER"
-        sent.add_row(axes, f"{pair.priced:,.0f}", f"{pair.counted:,.0f}", equal)
-    out.print(sent)
+    if found.bytes:
+        sent = table("axes", "priced bytes", "counted bytes", "", right=("priced bytes", "counted bytes"))
+        for axes, pair in found.bytes.items():
+            equal = "equal" if pair.priced == pair.counted else "DIFFER"
+            sent.add_row(axes, f"{pair.priced:,.0f}", f"{pair.counted:,.0f}", equal)
+        out.print(sent)
     if found.memory.measured is not None:
         priced, measured = found.memory.priced, found.memory.measured
         out.print(f"fullest rank: {priced / 1e6:.3g} MB predicted, {measured / 1e6:.3g} MB measured", highlight=False)
-    timed = [step for step in found.steps if step.measured_s is not None]
-    if timed:
-        steps = table("step", "predicted", "measured", right=("predicted", "measured"))
-        for phase in ("prefill", "decode"):
-            mine = [step for step in timed if step.step.startswith(phase)]
-            for step in mine:
-                steps.add_row(step.step, *(_seconds(s) for s in (step.predicted_s, step.measured_s)))
-            predicted = [s.predicted_s for s in found.steps if s.step.startswith(phase) and s.predicted_s is not None]
-            total = sum(step.measured_s or 0.0 for step in mine)
-            steps.add_row(f"{phase}, one pass", _seconds(sum(predicted) if predicted else None), format_seconds(total))
-        out.print(steps)
+    if any(step.measured_s is not None for step in found.steps):
+        out.print(_steps(found))
     for note in found.notes:
         out.print(note, highlight=False, soft_wrap=True)
+
+
+def _formats(found: "ExecuteResult") -> str:
+    """The format of the activations, and those of weights and cache where they have their own."""
+    own = [
+        f"{name} {dtype}"
+        for name, dtype in (("weights", found.weights), ("cache", found.kv_dtype))
+        if dtype != found.dtype
+    ]
+    return ", ".join([found.dtype, *own])
+
+
+def _steps(found: "ExecuteResult") -> "Table":
+    """Every step that ran or was priced in its place, and each phase's sum."""
+    from .text import table
+
+    is_share = found.mode == "share"
+    steps = table(
+        "step", "predicted", "measured", *(("counts as",) if is_share else ()), right=("predicted", "measured")
+    )
+    for phase in ("prefill", "decode"):
+        mine = [step for step in found.steps if step.step.startswith(phase)]
+        shown = [step for step in mine if step.taken_s is not None]
+        for step in shown:
+            row = (step.step, _seconds(step.predicted_s), _seconds(step.measured_s))
+            steps.add_row(*row, *((step.taken_from,) if is_share else ()))
+        predicted = [step.predicted_s for step in mine if step.predicted_s is not None]
+        total = sum(step.taken_s or 0.0 for step in shown)
+        row = (f"{phase}, sum", _seconds(sum(predicted) if predicted else None), _seconds(total))
+        steps.add_row(*row, *(("both",) if is_share else ()))
+    return steps
 
 
 def _seconds(value: float | None) -> str:

@@ -22,21 +22,21 @@ def statistics(model: Model, x: torch.Tensor) -> torch.Tensor:
     return torch.cat([squares, wide.sum(-1, keepdim=True)], -1) if model.norm == "layernorm" else squares
 
 
-def norm(model: Model, x: torch.Tensor, known: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def norm(model: Model, x: torch.Tensor, known: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """Norm of a part of d_model, `known` being the statistics of all of it and `weight` the part's scale and shift."""
     wide = x.float()
     variance = known[..., :1] / model.d_model
     if model.norm == "layernorm":
         mean = known[..., 1:] / model.d_model
         wide, variance = wide - mean, variance - mean.square()
-    scaled = wide * torch.rsqrt(variance + NORM_EPS) * weight[0].float()
+    scaled = wide * torch.rsqrt(variance + eps) * weight[0].float()
     return (scaled + weight[1].float() if model.norm_bias else scaled).to(x.dtype)
 
 
-def norm_heads(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def norm_heads(x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
     """RMS norm of each head, [..., d_head]."""
     wide = x.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPS) * scale.float()).to(x.dtype)
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * scale.float()).to(x.dtype)
 
 
 def rotate(x: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.Tensor:

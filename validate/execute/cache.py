@@ -1,6 +1,11 @@
 """The KV cache of one layer on one chip, contiguous or in pages."""
 
+from copy import copy
+from typing import Self
+
 import torch
+
+from .formats import narrowed
 
 
 class Cache:
@@ -22,13 +27,23 @@ class Cache:
         order = torch.randperm(n_sequences * pages, generator=torch.Generator().manual_seed(0))
         self.table = order.view(n_sequences, pages).to(device)
 
+    def part(self, number: int, n_parts: int) -> Self:
+        """The same memory, seen by one of equal parts of the sequences."""
+        if n_parts == 1:
+            return self
+        seen = copy(self)
+        seen.table = self.table.chunk(n_parts)[number]
+        if self.page_size == 1:
+            seen.memory = self.memory.chunk(n_parts, 1)[number]
+        return seen
+
     def write(self, new: torch.Tensor, slots: torch.Tensor) -> None:
         """Put `new` [2, B, L, K, Q] into `slots` [L] of every sequence."""
         if self.page_size == 1:
-            self.memory[:, :, slots] = new.to(self.memory.dtype)
+            self.memory[:, :, slots] = narrowed(new, self.memory.dtype)
             return
         pages = self.table[:, slots // self.page_size]
-        self.memory[:, pages, slots % self.page_size] = new.to(self.memory.dtype)
+        self.memory[:, pages, slots % self.page_size] = narrowed(new, self.memory.dtype)
 
     def read(self, n_slots: int) -> torch.Tensor:
         """The first `n_slots` positions of every sequence, [2, B, n_slots, K, Q]."""

@@ -1,9 +1,10 @@
 """The wires of one rank: process groups along mesh axes, whatever backend carries them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from math import prod
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -48,12 +49,67 @@ class MeshShape:
             number = number * size + place[name]
         return number
 
+    def size(self, axes: tuple[str, ...]) -> int:
+        """Chips along some axes of a stage."""
+        return prod(self.axes[axis] for axis in axes)
+
+    def index(self, place: Mapping[str, int], axes: tuple[str, ...]) -> int:
+        """Where the chip at `place` stands among those along `axes`."""
+        number = 0
+        for axis in axes:
+            number = number * self.axes[axis] + place[axis]
+        return number
+
     def _sizes(self) -> dict[str, int]:
         return {"dp": self.dp, STAGES: self.pp} | {axis: self.axes[axis] for axis in AXES}
 
 
-class Wires:
-    """Collectives of one rank over groups of mesh axes.
+class Request(Protocol):
+    """Something on its way."""
+
+    def wait(self) -> object:
+        """Until it is there."""
+        ...
+
+
+class Wires(Protocol):
+    """Collectives of one rank over groups of mesh axes; axes in the order x, y, z."""
+
+    mesh: MeshShape
+    place: dict[str, int]
+    names: dict[str, str]
+
+    def all_gather(self, axes: tuple[str, ...], value: torch.Tensor) -> torch.Tensor:
+        """[n] of every chip, stacked: [group, n]."""
+        ...
+
+    def reduce_scatter(self, axes: tuple[str, ...], stacked: torch.Tensor) -> torch.Tensor:
+        """The sum over the group of each chip's piece: [group, n] -> [n]."""
+        ...
+
+    def all_reduce(self, axes: tuple[str, ...], value: torch.Tensor) -> torch.Tensor:
+        """The sum over the group."""
+        ...
+
+    def all_to_all(self, axes: tuple[str, ...], stacked: torch.Tensor) -> torch.Tensor:
+        """Piece i goes to chip i: [group, n] -> [group, n] by sender."""
+        ...
+
+    def shift(self, axes: tuple[str, ...], value: torch.Tensor) -> tuple[torch.Tensor, Sequence[Request]]:
+        """Start to hand `value` to the chip before in the ring along `axes` and to take that of the one after."""
+        ...
+
+    def send_on(self, value: torch.Tensor) -> None:
+        """Hand a tensor to the next pipeline stage."""
+        ...
+
+    def receive(self, like: torch.Tensor) -> torch.Tensor:
+        """Take a tensor from the stage before."""
+        ...
+
+
+class GroupWires:
+    """Wires of torch's process groups.
 
     Every chip has one group for each set of axes; those of one chip are left out, as nothing crosses them.
     """
@@ -66,54 +122,50 @@ class Wires:
             for axes in combinations(AXES, n):
                 self._make_groups(axes)
 
-    def size(self, axes: tuple[str, ...]) -> int:
-        """Chips along `axes`."""
-        return prod(self.mesh.axes[axis] for axis in axes)
-
     def all_gather(self, axes: tuple[str, ...], value: torch.Tensor) -> torch.Tensor:
-        """[n] of every chip, stacked: [group, n]."""
-        found = value.new_empty((self.size(axes), *value.shape))
+        """See `Wires`."""
+        found = value.new_empty((self.mesh.size(axes), *value.shape))
         _all_gather(found.flatten(0, 1), value.contiguous(), group=self._groups[axes])
         return found
 
     def reduce_scatter(self, axes: tuple[str, ...], stacked: torch.Tensor) -> torch.Tensor:
-        """The sum over the group of each chip's piece: [group, n] -> [n]."""
+        """See `Wires`."""
         found = stacked.new_empty(stacked.shape[1:])
         _reduce_scatter(found, stacked.contiguous().flatten(0, 1), group=self._groups[axes])
         return found
 
     def all_reduce(self, axes: tuple[str, ...], value: torch.Tensor) -> torch.Tensor:
-        """The sum over the group."""
+        """See `Wires`."""
         found = value.clone()
         dist.all_reduce(found, group=self._groups[axes])
         return found
 
     def all_to_all(self, axes: tuple[str, ...], stacked: torch.Tensor) -> torch.Tensor:
-        """Piece i goes to chip i: [group, n] -> [group, n] by sender."""
+        """See `Wires`."""
         found = torch.empty_like(stacked, memory_format=torch.contiguous_format)
         dist.all_to_all_single(found, stacked.contiguous(), group=self._groups[axes])
         return found
 
-    def shift(self, axes: tuple[str, ...], value: torch.Tensor) -> tuple[torch.Tensor, list[dist.Work]]:
-        """Start to hand `value` to the chip before in the ring along `axes` and to take that of the one after."""
+    def shift(self, axes: tuple[str, ...], value: torch.Tensor) -> tuple[torch.Tensor, Sequence[Request]]:
+        """See `Wires`."""
         found, group = torch.empty_like(value), self._groups[axes]
-        n, me = self.size(axes), dist.get_rank(group)
+        n, me = self.mesh.size(axes), self.mesh.index(self.place, axes)
         before, after = (dist.get_global_rank(group, (me + step) % n) for step in (-1, 1))
+        if value.device.type != "cuda":
+            sent, got = dist.isend(value, before, group), dist.irecv(found, after, group)
+            return found, [request for request in (sent, got) if request is not None]
+        # NCCL hangs where a ring's sends and receives do not start together
         requests = dist.batch_isend_irecv(
             [dist.P2POp(dist.isend, value, before, group), dist.P2POp(dist.irecv, found, after, group)]
         )
         return found, requests
 
-    def index(self, axes: tuple[str, ...]) -> int:
-        """Where this chip stands in its group along `axes`."""
-        return int(dist.get_rank(self._groups[axes]))
-
     def send_on(self, value: torch.Tensor) -> None:
-        """Hand a tensor to the next pipeline stage."""
+        """See `Wires`."""
         dist.send(value.contiguous(), self._neighbour(+1))
 
     def receive(self, like: torch.Tensor) -> torch.Tensor:
-        """Take a tensor from the stage before."""
+        """See `Wires`."""
         dist.recv(like, self._neighbour(-1))
         return like
 
@@ -122,7 +174,7 @@ class Wires:
 
     def _make_groups(self, axes: tuple[str, ...]) -> None:
         """All chips make all groups, in one order; each keeps its own."""
-        if self.size(axes) == 1:
+        if self.mesh.size(axes) == 1:
             return
         fixed = [name for name in ("dp", STAGES, *AXES) if name not in axes]
         sizes = {"dp": self.mesh.dp, STAGES: self.mesh.pp} | dict(self.mesh.axes)

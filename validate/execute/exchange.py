@@ -14,7 +14,7 @@ from .shards import Dimensions, joined_pieces, pieces, recut
 def exchange(step: Collective, values: Sequence[torch.Tensor], dims: Dimensions, wires: Wires) -> list[torch.Tensor]:
     """Run one collective; tensors that move alike travel as one message."""
     pairs = [(tensor.form, after) for tensor, after in zip(step.tensors, step.after, strict=True)]
-    if wires.size(step.axes) == 1:
+    if wires.mesh.size(step.axes) == 1:
         return list(values)
     if step.kind == "all_reduce":
         flat = wires.all_reduce(step.axes, torch.cat([value.flatten() for value in values]))
@@ -66,7 +66,7 @@ def looped_matmul(
     [Pope2022] section 3.5; [Wang2023] : looped CollectiveEinsum.
     """
     axes = tuple(axis for axis in AXES if axis in held.axes and axis not in used.axes and wires.mesh.axes[axis] > 1)
-    n, me = wires.size(axes), wires.index(axes)
+    n, me = wires.mesh.size(axes), wires.mesh.index(wires.place, axes)
     summed = [dim for dim in held.letters if dim in x_form.letters]
     kept = [dim for dim in held.letters if dim not in summed]
     across = tuple(axis for axis in axes if any(axis in held.axes_of(dim) for dim in kept))

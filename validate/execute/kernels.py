@@ -8,6 +8,7 @@ from ...models.description import Model
 from ...models.forms import Form
 from . import arithmetic as do
 from .cache import Cache
+from .formats import widened
 
 
 class Kernels(Protocol):
@@ -49,8 +50,8 @@ class Kernels(Protocol):
 class TorchKernels:
     """Torch's own operations."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: torch.dtype, norm_eps: float) -> None:
+        self.dtype, self._norm_eps = dtype, norm_eps
 
     def matmul(self, x: torch.Tensor, x_form: Form, w: torch.Tensor, w_form: Form, out_form: Form) -> torch.Tensor:
         """See `Kernels`: one matrix product, what is summed being last in x and first in w."""
@@ -59,7 +60,7 @@ class TorchKernels:
         n_summed = len(x_form.dims) - n_rows
         rows = x.flatten(0, n_rows - 1) if n_rows else x
         flat = rows.flatten(1)
-        weight = w.flatten(lead, lead + n_summed - 1)
+        weight = widened(w, x.dtype).flatten(lead, lead + n_summed - 1)
         made = torch.matmul(flat, weight.flatten(lead + 1) if len(w_form.dims) > n_summed else weight)
         shape = (*w.shape[:lead], *x.shape[:n_rows], *w.shape[lead + n_summed :])
         return made.view(shape)
@@ -75,11 +76,11 @@ class TorchKernels:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Kernels`."""
         k, v = cache.read(n_slots)
-        return do.attend(q, k.to(q.dtype), v.to(q.dtype), q_positions, k_positions, slopes)
+        return do.attend(q, widened(k, q.dtype), widened(v, q.dtype), q_positions, k_positions, slopes)
 
     def norm(self, model: Model, x: torch.Tensor, known: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
         """See `Kernels`."""
-        return do.norm(model, x, do.statistics(model, x) if known is None else known, weight)
+        return do.norm(model, x, do.statistics(model, x) if known is None else known, weight, self._norm_eps)
 
     def rotate(
         self, q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, theta: float

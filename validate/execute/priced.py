@@ -12,7 +12,7 @@ from ...models.sizes import TokenGroup
 from ...models.work import Formats, step_work
 from ...simulator.cost.calibrated import calibration_of
 from ...simulator.cost.handoff import cache_collectives
-from ...simulator.cost.machine import make_machine
+from ...simulator.cost.machine import Machine, make_machine
 from ...simulator.cost.memory import memory_bytes
 from ...simulator.cost.price import price_pass
 from .comm import STAGES
@@ -23,24 +23,28 @@ BytesByAxes = dict[str, dict[str, float]]
 
 
 def formats_of(spec: RunSpec) -> Formats:
-    """Everything in the one format of the run."""
-    dtype = DTYPES[spec.dtype]
-    return Formats(weights=dtype, activations=dtype, kv=dtype)
+    """What the run keeps its weights, activations and cache in."""
+    return Formats(
+        weights=DTYPES[spec.weights or spec.dtype], activations=DTYPES[spec.dtype], kv=DTYPES[spec.kv or spec.dtype]
+    )
 
 
 def token_group(spec: RunSpec, phase: str) -> TokenGroup:
-    """A pass of one micro-batch: whole prompts, or one token each at the mean context of the decode."""
+    """One pass: whole prompts, or one token each at the mean context of the decode."""
     if phase == "prefill":
-        return TokenGroup(n_sequences=float(spec.sequences), new_tokens=float(spec.input_tokens), past_tokens=0.0)
+        return TokenGroup(
+            n_sequences=float(spec.sequences(phase)), new_tokens=float(spec.input_tokens), past_tokens=0.0
+        )
     past = spec.input_tokens + (spec.output_tokens - 1) / 2.0
-    return TokenGroup(n_sequences=float(spec.sequences), new_tokens=1.0, past_tokens=past)
+    return TokenGroup(n_sequences=float(spec.sequences(phase)), new_tokens=1.0, past_tokens=past)
 
 
 def priced_bytes(spec: RunSpec) -> BytesByAxes:
     """Bytes that all chips of a run send together, by the program."""
-    chips = spec.mesh.tp * spec.mesh.dp * spec.n_microbatches
+    chips = spec.mesh.tp * spec.mesh.dp
     found: BytesByAxes = {}
-    for phase, n_passes in (("prefill", 1), ("decode", spec.output_tokens)):
+    for phase, n_tokens in (("prefill", 1), ("decode", spec.output_tokens)):
+        n_passes = n_tokens * spec.phase(phase).n_passes
         sizes, formats = spec.sizes(phase, token_group(spec, phase)), formats_of(spec)
         sent: dict[str, float] = defaultdict(float)
         for step, count in _on_wires(spec, phase):
@@ -65,13 +69,13 @@ def _on_wires(spec: RunSpec, phase: str) -> Iterator[tuple[Step, float]]:
 
 def _handoff_bytes(spec: RunSpec, chips: int) -> dict[str, float]:
     """The prompts' cache on its way to the form decode reads it in."""
-    held = TokenGroup(n_sequences=float(spec.sequences), new_tokens=0.0, past_tokens=float(spec.input_tokens))
+    held = TokenGroup(n_sequences=float(spec.unit_sequences), new_tokens=0.0, past_tokens=float(spec.input_tokens))
     sizes, formats = spec.sizes("prefill", held), formats_of(spec)
     moves = cache_collectives(spec.program("prefill").cache.form, spec.program("decode").cache.form)
     sent: dict[str, float] = defaultdict(float)
     for move in moves:
         n_bytes = float(step_work(move, sizes, formats).sent_bytes)
-        sent["".join(move.axes)] += n_bytes * spec.model.n_layers * chips
+        sent["".join(move.axes)] += n_bytes * spec.model.n_layers * spec.n_units * chips
     return {axes: n_bytes for axes, n_bytes in sent.items() if n_bytes}
 
 
@@ -90,16 +94,28 @@ def find_mesh(chip: Chip, spec: RunSpec) -> tuple[Slice, Mesh] | None:
 
 
 def predicted_step_s(spec: RunSpec, chip: Chip, engine: str) -> dict[str, float]:
-    """Seconds of each step of one pass, by phase, part and name; empty where the chip has no such mesh."""
+    """Seconds of each step of all passes of a phase (of one decode step), by phase, part and name.
+
+    Empty where the chip has no such mesh.
+    """
     found = find_mesh(chip, spec)
     if found is None:
         return {}
-    machine, runs = make_machine(chip, [found[1]]), calibration_of(chip, engine).engine
-    seconds = {}
+    return _step_s(spec, make_machine(chip, [found[1]]), engine)
+
+
+def predicted_alone_s(spec: RunSpec, chip: Chip, engine: str) -> dict[str, float]:
+    """Seconds of the steps of one chip's share on a chip that stands alone: what it says of collectives means nothing."""
+    slice_ = parse_pool(f"{chip.name}:1")[0]
+    return _step_s(spec, make_machine(chip, [meshes(slice_)[0]]), engine)
+
+
+def _step_s(spec: RunSpec, machine: Machine, engine: str) -> dict[str, float]:
+    runs, seconds = calibration_of(machine.chip, engine).engine, {}
     for phase in ("prefill", "decode"):
         sizes = spec.sizes(phase, token_group(spec, phase))
         for price in price_pass(spec.program(phase), sizes, formats_of(spec), machine, runs, pp=spec.mesh.pp):
-            seconds[f"{phase}/{price.key}"] = float(price.total_s) * spec.n_microbatches
+            seconds[f"{phase}/{price.key}"] = float(price.total_s) * spec.phase(phase).n_passes
     return seconds
 
 
@@ -112,7 +128,7 @@ def predicted_memory_bytes(spec: RunSpec) -> float:
             formats_of(spec),
             context=float(spec.context),
             pp=spec.mesh.pp,
-            n_microbatches=float(spec.n_microbatches),
+            n_microbatches=float(spec.phase(phase).n_passes),
             page_size=spec.page_size,
         )
         for phase in ("prefill", "decode")

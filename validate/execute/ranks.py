@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore, Store
 
-from .comm import Wires
+from .comm import GroupWires
 from .spec import RunSpec
-from .worker import Rank, RankReport, TellTokens
+from .worker import Rank, RankReport, TellTokens, weights_of
 
 _PR_SET_PDEATHSIG = 1
 
@@ -30,7 +30,7 @@ class RankFailedError(Exception):
 
 
 def run_ranks(specs: Sequence[RunSpec], *, limit_s: float) -> list[list[RankReport]]:
-    """Run specs one after the other on one set of processes, a process a rank; all on one mesh and device.
+    """Run specs one after the other on one set of processes, a process a rank; all on as many ranks of one device.
 
     Returns
     -------
@@ -119,34 +119,39 @@ def _where(error: BaseException) -> str:
 def _run_rank(specs: Sequence[RunSpec], rank: int, store: str, limit_s: float) -> list[RankReport]:
     """Join the others, then run."""
     torch.set_num_threads(1)
-    device, mesh = torch.device("cpu"), specs[0].mesh
+    device, n_ranks = torch.device("cpu"), specs[0].mesh.n_ranks
     if specs[0].device == "cuda":
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
-    shared = FileStore(store, mesh.n_ranks)
+    shared = FileStore(store, n_ranks)
     dist.init_process_group(
         "gloo" if device.type == "cpu" else "nccl",
         store=shared,
         rank=rank,
-        world_size=mesh.n_ranks,
+        world_size=n_ranks,
         timeout=timedelta(seconds=limit_s),
     )
-    wires = Wires(mesh, rank)
-    tell = _teller(wires, shared)
-    reports = [_run_spec(spec, wires, tell, device) for spec in specs]
+    reports: list[RankReport] = []
+    known: dict[tuple[object, ...], tuple[GroupWires, TellTokens]] = {}
+    for spec in specs:
+        shape = (*spec.mesh.axes.items(), spec.mesh.pp, spec.mesh.dp)
+        if shape not in known:
+            wires = GroupWires(spec.mesh, rank)
+            known[shape] = (wires, _teller(wires, shared, f"tokens {len(known)}"))
+        reports.append(_run_spec(spec, *known[shape], device))
     dist.barrier()
     dist.destroy_process_group()
     return reports
 
 
-def _run_spec(spec: RunSpec, wires: Wires, tell: TellTokens, device: torch.device) -> RankReport:
+def _run_spec(spec: RunSpec, wires: GroupWires, tell: TellTokens, device: torch.device) -> RankReport:
     report = RankReport(rank=wires.rank)
     with torch.inference_mode():
-        Rank(spec, wires, tell, device).run(report)
+        Rank(spec, wires, tell, device, weights_of(spec)).run(report)
     return report
 
 
-def _teller(wires: Wires, store: Store) -> TellTokens:
+def _teller(wires: GroupWires, store: Store, kind: str) -> TellTokens:
     """Tokens go by the host, as an engine's scheduler sends them: one rank of the last stage tells the other stages."""
     n_told = 0
 
@@ -156,7 +161,7 @@ def _teller(wires: Wires, store: Store) -> TellTokens:
         if wires.mesh.pp == 1:
             assert chosen is not None
             return chosen
-        key = f"tokens {wires.place['dp']} {n_told}"
+        key = f"{kind} {wires.place['dp']} {n_told}"
         if chosen is None:
             return torch.tensor([int(token) for token in store.get(key).decode().split()])
         if all(wires.place[axis] == 0 for axis in wires.mesh.axes):

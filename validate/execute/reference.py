@@ -4,6 +4,7 @@ import torch
 
 from ...models.description import Model
 from . import arithmetic as do
+from .formats import narrowed, widened
 from .weights import ENDS, Weights
 
 
@@ -12,11 +13,12 @@ class Reference:
 
     Parameters
     ----------
-    theta : base of the rotary embedding
+    theta, eps : base of the rotary embedding, and what a norm adds to the variance
+    kept : what the cache keeps its numbers as
     """
 
-    def __init__(self, model: Model, weights: Weights, *, theta: float = 10000.0) -> None:
-        self.model, self.theta = model, theta
+    def __init__(self, model: Model, weights: Weights, *, theta: float, eps: float, kept: torch.dtype) -> None:
+        self.model, self.theta, self.eps, self.kept = model, theta, eps, kept
         names = ["w_in", "w_out", "w_q", "w_kv", "w_o", "norms"]
         names += ["norms of q and k"] if model.qk_norm else []
         names += ["bias of q", "bias of kv"] if model.biases.qkv else []
@@ -54,7 +56,7 @@ class Reference:
         return logits + self._ends["bias of logits"] if model.biases.logits else logits
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return do.norm(self.model, x, do.statistics(self.model, x), weight.view(-1, self.model.d_model))
+        return do.norm(self.model, x, do.statistics(self.model, x), weight.view(-1, self.model.d_model), self.eps)
 
     def _ffn(self, x: torch.Tensor, w: dict[str, torch.Tensor]) -> torch.Tensor:
         hidden = torch.einsum("ble,cef->cblf", x, w["w_in"]) if self.model.gated else x @ w["w_in"]
@@ -71,10 +73,10 @@ class Reference:
             q, kv = q + w["bias of q"], kv + w["bias of kv"][:, None, None]
         k, v = kv
         if self.model.qk_norm:
-            q, k = (do.norm_heads(y, scale) for y, scale in zip((q, k), w["norms of q and k"], strict=True))
+            q, k = (do.norm_heads(y, scale, self.eps) for y, scale in zip((q, k), w["norms of q and k"], strict=True))
         if self.model.positions == "rope":
             q, k = (do.rotate(y, at, self.theta) for y in (q, k))
-        self._cache[layer].append(torch.stack((k, v)))
+        self._cache[layer].append(widened(narrowed(torch.stack((k, v)), self.kept), x.dtype))
         keys, values = torch.cat(self._cache[layer], 2)
         mixed, _ = do.attend(q, keys, values, at, torch.arange(keys.shape[1]), self._slopes)
         out = torch.einsum("blhq,hqe->ble", mixed, w["w_o"])

@@ -24,12 +24,21 @@ class MemoryPair(BaseModel):
 
 
 class StepPair(BaseModel):
-    """Seconds of one step over a whole pass, `phase/part/name`; None where it was not predicted or not timed."""
+    """Seconds of one step over all passes of its phase, `phase/part/name`; None where it was not predicted or not timed.
+
+    `taken_from` says which of the two stands for the step in a sum: a share of one chip measures no collective.
+    """
 
     model_config = _STRICT
     step: str
     predicted_s: float | None
     measured_s: float | None
+    taken_from: Literal["measured", "price"] = "measured"
+
+    @property
+    def taken_s(self) -> float | None:
+        """What stands for the step."""
+        return self.measured_s if self.taken_from == "measured" else self.predicted_s
 
 
 class ExecuteResult(BaseModel):
@@ -37,17 +46,19 @@ class ExecuteResult(BaseModel):
 
     Parameters
     ----------
-    mode : `run` with real tensors, or `trace` of the full-size program without any
+    mode : `run` with real tensors, `trace` of the full-size program without any, or the `share` of one chip alone
     max_relative_error : of all logits of all passes, against the unsharded model, relative to the largest
     tokens_equal : greedy decoding chose the tokens of the unsharded model
-    bytes : by the axes of the group
+    bytes : by the axes of the group; none of a share, which sends nothing
     """
 
     model_config = _STRICT
-    mode: Literal["run", "trace"]
+    mode: Literal["run", "trace", "share"]
     model: str
     device: str
     dtype: str
+    weights: str
+    kv_dtype: str
     n_ranks: int
     mesh: dict[str, int]
     prefill: str

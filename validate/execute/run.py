@@ -10,16 +10,28 @@ import torch
 
 from ...hardware_specs.chip import Chip
 from ...hardware_specs.errors import SpecError
-from .priced import predicted_memory_bytes, predicted_step_s, priced_bytes
-from .ranks import run_ranks
+from .formats import DTYPES, RoundedWeights, kept_as
+from .priced import predicted_alone_s, predicted_memory_bytes, predicted_step_s, priced_bytes
+from .ranks import run_ranks, start_together
 from .reference import Reference
 from .result import BytesPair, ExecuteResult, MemoryPair, StepPair
+from .share import run_share, steps_on_wires
 from .spec import RunSpec
 from .trace import trace_ranks
 from .worker import RankReport, prompts, weights_of
 
 # Largest relative error of the logits that rounding explains: each is a chain of sums, and sums of parts round otherwise.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
+# A cache in fewer bits than its activations: a number on the brink of two of its steps may fall to either side.
+_CACHE_TOLERANCE = {"fp16": 1e-3, "bf16": 1e-2, "fp8": 1e-1}
+
+_BF16_SINCE = (8, 0)
+_PROBE_S = 60.0
+
+
+def tolerance(spec: RunSpec) -> float:
+    """Largest relative error of the logits of a run. Rounded weights add nothing: the unsharded model has them too."""
+    return max(TOLERANCE[spec.dtype], _CACHE_TOLERANCE[spec.kv] if spec.kv else 0.0)
 
 
 def execute(spec: RunSpec, chip: Chip, engine: str, *, limit_s: float, notes: Sequence[str] = ()) -> ExecuteResult:
@@ -35,10 +47,10 @@ def execute(spec: RunSpec, chip: Chip, engine: str, *, limit_s: float, notes: Se
     SpecError : a shape that does not divide, or more memory than there is
     RankFailedError : a rank died, hung or raised
     """
-    for phase in ("prefill", "decode"):
-        spec.check_shards(phase)
+    _check(spec)
+    weights_of(spec)  # a checkpoint that does not fit is refused here, not by every rank
     if spec.device == "cuda":
-        _check_gpus(spec)
+        check_gpus(spec, n_ranks=spec.mesh.n_ranks)
     else:
         _check_memory(spec)
     (reports,) = run_ranks([spec], limit_s=limit_s)
@@ -57,14 +69,54 @@ def execute(spec: RunSpec, chip: Chip, engine: str, *, limit_s: float, notes: Se
 
 def trace(spec: RunSpec, chip: Chip, engine: str, *, limit_s: float, notes: Sequence[str] = ()) -> ExecuteResult:
     """Record the collectives of a spec at full size, without its memory: one chip of each stage speaks for all."""
-    for phase in ("prefill", "decode"):
-        spec.check_shards(phase)
+    _check(spec)
     chips = spec.mesh.tp * spec.mesh.dp
     sent = [
         {phase: {axes: n * chips for axes, n in by_axes.items()} for phase, by_axes in stage.items()}
         for stage in trace_ranks(spec, limit_s=limit_s)
     ]
     return _result(spec, "trace", chip, engine, _added(sent), notes)
+
+
+def share(
+    spec: RunSpec, chips: tuple[Chip, Chip], engine: str, *, limit_s: float, notes: Sequence[str] = ()
+) -> ExecuteResult:
+    """Run one chip's share of a spec alone; its collectives come from the price.
+
+    Parameters
+    ----------
+    chips : what runs here, which prices the steps that are measured, and the plan's own, which prices its collectives
+    """
+    _check(spec)
+    if spec.device == "cuda":
+        check_gpus(spec, n_ranks=1)
+    else:
+        _check_room(predicted_memory_bytes(spec), "one chip's share needs")
+    reports = run_share(spec, limit_s=limit_s)
+    wires = steps_on_wires(spec)
+    here, there = (predicted_step_s(spec, chip, engine) for chip in chips)
+    alone = predicted_alone_s(spec, chips[0], engine)
+    predicted = {
+        key: there.get(key) if key in wires else here.get(key, alone.get(key)) for key in {**here, **alone, **there}
+    }
+    measured = {key: s for key, s in measured_step_s(spec, reports, n_chips=1).items() if key not in wires}
+    steps = tuple(
+        step.model_copy(update={"taken_from": "price" if step.step in wires else "measured"})
+        for step in _steps(predicted, measured)
+    )
+    peak = float(max(report.peak_bytes for report in reports))
+    return _result(spec, "share", chips[1], engine, {}, notes).model_copy(
+        update={
+            "bytes": {},
+            "memory": MemoryPair(priced=predicted_memory_bytes(spec), measured=peak),
+            "steps": steps,
+        }
+    )
+
+
+def _check(spec: RunSpec) -> None:
+    for phase in ("prefill", "decode"):
+        spec.check_shards(phase)
 
 
 def _result(
@@ -77,6 +129,8 @@ def _result(
             "model": spec.model.name,
             "device": spec.device,
             "dtype": spec.dtype,
+            "weights": spec.weights or spec.dtype,
+            "kv_dtype": spec.kv or spec.dtype,
             "n_ranks": spec.mesh.n_ranks,
             "mesh": dict(spec.mesh.axes) | {"pp": spec.mesh.pp, "dp": spec.mesh.dp},
             "prefill": f"{spec.prefill.layout}/{spec.prefill.attention}",
@@ -116,7 +170,12 @@ def compare(spec: RunSpec, reports: Sequence[RankReport]) -> tuple[float, bool]:
 
 def _unsharded(spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
     """Logits [passes, B, V] and tokens [passes, B] of the model on one chip."""
-    model, chosen = Reference(spec.model, weights_of(spec), theta=spec.theta), prompts(spec)
+    weights, dtype = weights_of(spec), DTYPES[spec.dtype]
+    if spec.weights is not None:
+        letters = {tensor.name: tensor.form.letters for tensor in spec.weight_tensors()}
+        weights = RoundedWeights(weights, letters, spec.weights, dtype)
+    kept = kept_as(spec.kv or spec.dtype)
+    model, chosen = Reference(spec.model, weights, theta=spec.theta, eps=spec.norm_eps, kept=kept), prompts(spec)
     found = [model(chosen, 0)]
     for i in range(spec.output_tokens):
         found.append(model(found[-1].argmax(-1)[:, None], spec.input_tokens + i))
@@ -124,14 +183,15 @@ def _unsharded(spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
     return logits, logits.argmax(-1)
 
 
-def measured_step_s(spec: RunSpec, reports: Sequence[RankReport]) -> dict[str, float]:
-    """Seconds of each step: the mean over the ranks of its stage, summed over stages, the median over timed runs."""
+def measured_step_s(spec: RunSpec, reports: Sequence[RankReport], n_chips: int | None = None) -> dict[str, float]:
+    """Seconds of each step: the mean over a stage's `n_chips`, summed over stages, the median over timed runs."""
+    per_stage = n_chips or spec.mesh.tp * spec.mesh.dp
     runs: list[dict[str, float]] = []
     for i in range(spec.n_timed):
         total: dict[str, float] = defaultdict(float)
         for report in reports:
             for step, seconds in report.step_s[i].items():
-                total[step] += seconds / (spec.mesh.tp * spec.mesh.dp)
+                total[step] += seconds / per_stage
         runs.append(total)
     return {step: statistics.median(run[step] for run in runs) for step in (runs[0] if runs else {})}
 
@@ -150,28 +210,47 @@ def _added(found: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, floa
     return dict(total)
 
 
-def _steps(predicted: Mapping[str, float], measured: Mapping[str, float]) -> tuple[StepPair, ...]:
+def _steps(predicted: Mapping[str, float | None], measured: Mapping[str, float]) -> tuple[StepPair, ...]:
     names = dict.fromkeys((*predicted, *measured))
     return tuple(StepPair(step=name, predicted_s=predicted.get(name), measured_s=measured.get(name)) for name in names)
 
 
-def _check_gpus(spec: RunSpec) -> None:
-    """A rank has a GPU of its own."""
-    n_gpus = torch.cuda.device_count()
-    if n_gpus < spec.mesh.n_ranks:
-        raise SpecError(
-            f"{spec.mesh.n_ranks} ranks need as many GPUs, torch sees {n_gpus}; shrink the mesh with --ranks, "
-            f"or run on --device cpu"
-        )
-
-
 def _check_memory(spec: RunSpec) -> None:
-    """Refuse before anything is allocated what this machine cannot hold: all ranks, and the unsharded model."""
+    """All ranks, and the unsharded model, whose activations are a rank's each."""
+    ranks, per_rank = spec.mesh.n_ranks, predicted_memory_bytes(spec)
+    needed = per_rank * (ranks + spec.mesh.tp * spec.mesh.pp)
+    _check_room(needed, f"{ranks} ranks of {per_rank / 1e9:.3g} GB and the unsharded model need")
+
+
+def _check_room(needed: float, who: str) -> None:
+    """Refuse before anything is allocated what this machine cannot hold."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    per_rank = predicted_memory_bytes(spec)
-    needed = per_rank * (spec.mesh.n_ranks + spec.mesh.tp * spec.mesh.pp)
     if needed > free:
         raise SpecError(
-            f"{spec.mesh.n_ranks} ranks of {per_rank / 1e9:.3g} GB and the unsharded model need {needed / 1e9:.3g} GB, "
-            f"this machine has {free / 1e9:.3g} GB free; shrink the model with --scale-model, or --trace the collectives"
+            f"{who} {needed / 1e9:.3g} GB, this machine has {free / 1e9:.3g} GB free; "
+            f"shrink the model with --scale-model, or --trace the collectives"
         )
+
+
+def check_gpus(spec: RunSpec, *, n_ranks: int) -> None:
+    """A rank has a GPU of its own, which knows the run's format and has room for it."""
+    n_gpus = torch.cuda.device_count()
+    if n_gpus < n_ranks:
+        raise SpecError(
+            f"{n_ranks} ranks need as many GPUs, torch sees {n_gpus}; shrink the mesh with --ranks, or run on --device cpu"
+        )
+    needed = predicted_memory_bytes(spec)
+    # asked in processes of their own: once this one has opened a GPU, ranks can no longer be forked from it
+    for gpu, (free, capability) in enumerate(start_together(n_ranks, _PROBE_S, _probe)):
+        if spec.dtype == "bf16" and capability < _BF16_SINCE:
+            raise SpecError(f"GPU {gpu} (sm_{capability[0]}{capability[1]}) has no bf16; execute with --dtype fp16")
+        if needed > free:
+            raise SpecError(
+                f"a rank needs {needed / 1e9:.3g} GB, GPU {gpu} has {free / 1e9:.3g} GB free; "
+                f"shrink the model with --scale-model, or --trace the collectives"
+            )
+
+
+def _probe(gpu: int) -> tuple[int, tuple[int, int]]:
+    """Free bytes of a GPU, and its compute capability."""
+    return torch.cuda.mem_get_info(gpu)[0], torch.cuda.get_device_capability(gpu)

@@ -1,16 +1,18 @@
 """Local tensors: from the whole to a chip's part, and between the digits that `models.indices` reads a dimension as."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import torch
 from torch.nn.functional import pad
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ...models.forms import Form
 from ...models.indices import Level, axis_order, levels, local_length
 from ...models.layouts import Layout
+
+# Indices are no data of the run: who watches or traces it is not to see them made.
+_unseen = torch._C._DisableTorchDispatch
 
 # Positions are dealt out one by one: their digits are the lowest, not the highest.
 _DEALT = "S"
@@ -22,6 +24,8 @@ class Dimensions:
 
     lengths: Mapping[str, int]
     digits: Mapping[str, tuple[Level, ...]]
+    # every layer of every pass asks for the same few
+    _known: dict[tuple[object, ...], torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def local(self, form: Form, dim: str) -> int:
         """Indices of `dim` on one chip."""
@@ -58,20 +62,20 @@ def cut(whole: torch.Tensor, dims: Dimensions, form: Form, place: Mapping[str, i
 
 
 def indices(dims: Dimensions, form: Form, dim: str, place: Mapping[str, int]) -> torch.Tensor:
-    """Which indices of `dim` a chip holds, in the order it holds them; -1 where it holds padding.
-
-    Never seen by who counts or traces: a real tensor even where all others are none.
-    """
-    with _disable_current_modes():
-        numbered = torch.arange(1, dims.lengths[dim] + 1)
-        return cut(numbered, dims, Form(((dim, form.axes_of(dim)),)), place) - 1
+    """Which indices of `dim` a chip holds, in the order it holds them; -1 where it holds padding. Always on the CPU."""
+    asked = ("indices", dim, form.axes_of(dim), *place.values())
+    if asked not in dims._known:
+        with _unseen():
+            numbered = torch.arange(1, dims.lengths[dim] + 1)
+            dims._known[asked] = cut(numbered, dims, Form(((dim, form.axes_of(dim)),)), place) - 1
+    return dims._known[asked]
 
 
 def slots_between(
     dims: Dimensions, form: Form, place: Mapping[str, int], start: int, stop: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Where a chip keeps positions `start` to `stop` of a cache of this form, and which of them it keeps."""
-    with _disable_current_modes():
+    with _unseen():
         held = indices(dims, form, _DEALT, place)
         slots = ((held >= start) & (held < stop)).nonzero().flatten()
         return slots, held[slots]
@@ -79,11 +83,14 @@ def slots_between(
 
 def rows_of(dims: Dimensions, form: Form, dim: str, place: Mapping[str, int]) -> torch.Tensor:
     """For every index of `dim`, the row a chip holds it in; -1 where it does not."""
-    with _disable_current_modes():
-        held = indices(dims, form, dim, place)
-        rows = torch.full((dims.lengths[dim],), -1)
-        rows[held[held >= 0]] = torch.arange(len(held))[held >= 0]
-        return rows
+    asked = ("rows", dim, form.axes_of(dim), *place.values())
+    if asked not in dims._known:
+        with _unseen():
+            held = indices(dims, form, dim, place)
+            rows = torch.full((dims.lengths[dim],), -1)
+            rows[held[held >= 0]] = torch.arange(len(held))[held >= 0]
+            dims._known[asked] = rows
+    return dims._known[asked]
 
 
 def recut(value: torch.Tensor, dims: Dimensions, before: Form, after: Form, place: Mapping[str, int]) -> torch.Tensor:

@@ -11,18 +11,25 @@ from ...models.layouts import AttentionSharding
 from ...models.lower import lower
 from ...models.program import ShardedProgram, Tensor
 from ...models.sizes import Sizes, TokenGroup, batch_axes
+from .arithmetic import NORM_EPS
 from .comm import MeshShape
 from .shards import Dimensions, make_dimensions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseSpec:
-    """How one phase is cut."""
+    """How one phase is cut.
+
+    Parameters
+    ----------
+    n_passes : parts a replica's sequences go through the phase in: batches one after the other, or micro-batches
+    """
 
     layout: str
     attention: AttentionSharding
     head_axes: tuple[str, ...] = AXES
     looped: bool = False
+    n_passes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +39,10 @@ class RunSpec:
     Parameters
     ----------
     batch : sequences of all replicas
-    n_microbatches : parts a replica's batch goes through the stages in
-    dtype : of weights, activations and cache
+    dtype : of activations, and of weights and cache where they have no format of their own
+    weights, kv : formats of weights (int8, fp8: dequantised where they are used) and cache (fp8, bf16, fp16)
+    checkpoint : safetensors file, or folder of them, to take the weights from; else they are random
+    theta, norm_eps : base of the rotary embedding, and what a norm adds to the variance
     kernels : torch's own operations, or our Triton kernels (on a CPU in Triton's interpreter)
     n_timed : further runs of both phases that are timed, unwatched
     """
@@ -45,21 +54,30 @@ class RunSpec:
     batch: int
     input_tokens: int
     output_tokens: int
-    n_microbatches: int = 1
     page_size: int = 1
     dtype: str = "fp32"
+    weights: Literal["int8", "fp8"] | None = None
+    kv: Literal["fp8", "bf16", "fp16"] | None = None
+    checkpoint: str | None = None
     device: str = "cpu"
     kernels: Literal["torch", "triton"] = "torch"
     seed: int = 0
     theta: float = 10000.0
+    norm_eps: float = NORM_EPS
     n_timed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be executed."""
-        if self.batch % (self.mesh.dp * self.n_microbatches):
+        few, many = sorted((self.prefill.n_passes, self.decode.n_passes))
+        if self.batch % (self.mesh.dp * many):
             raise SpecError(
-                f"a batch of {self.batch} does not divide by {self.mesh.dp} replicas x {self.n_microbatches} micro-batches; "
+                f"a batch of {self.batch} does not divide by {self.mesh.dp} replicas x {many} passes; "
                 f"execute with a --batch that does"
+            )
+        if many % few:
+            raise SpecError(
+                f"{self.prefill.n_passes} passes of prefill and {self.decode.n_passes} of decode: one must be a multiple of "
+                f"the other; execute a plan whose batches divide"
             )
         if self.mesh.pp > self.model.n_layers:
             raise SpecError(
@@ -72,10 +90,19 @@ class RunSpec:
                 f"programs run {norms}"
             )
 
+    def sequences(self, phase: str) -> int:
+        """Of one pass of one replica."""
+        return self.batch // (self.mesh.dp * self.phase(phase).n_passes)
+
     @property
-    def sequences(self) -> int:
-        """Of one micro-batch of one replica."""
-        return self.batch // (self.mesh.dp * self.n_microbatches)
+    def n_units(self) -> int:
+        """Groups of a replica's sequences whose cache is one piece: the passes of the phase that has fewer."""
+        return min(self.prefill.n_passes, self.decode.n_passes)
+
+    @property
+    def unit_sequences(self) -> int:
+        """Sequences of one unit."""
+        return self.batch // (self.mesh.dp * self.n_units)
 
     @property
     def context(self) -> int:
@@ -89,7 +116,7 @@ class RunSpec:
     def program(self, name: str) -> ShardedProgram:
         """The program of a phase."""
         phase, axes = self.phase(name), self.mesh.axes
-        cut = batch_axes((axes["x"], axes["y"], axes["z"]), self.sequences)
+        cut = batch_axes((axes["x"], axes["y"], axes["z"]), self.sequences(name))
         return lower(
             self.model,
             phase.layout,
@@ -98,6 +125,11 @@ class RunSpec:
             head_axes=phase.head_axes,
             looped=phase.looped,
         )
+
+    def weight_tensors(self) -> tuple[Tensor, ...]:
+        """Every weight of the model once, a layer's and the ends'."""
+        program = self.program("prefill")
+        return tuple(dict.fromkeys((*program.block_weights, *program.first_weights, *program.last_weights)))
 
     def layers_of(self, stage: int) -> range:
         """The layers of a pipeline stage; the first stages have one more where they do not divide."""
@@ -109,8 +141,8 @@ class RunSpec:
         """Sizes of a phase's program for some tokens, as they are priced."""
         return Sizes(self.program(name), {axis: float(n) for axis, n in self.mesh.axes.items()}, [group])
 
-    def dimensions(self, name: str, new_tokens: int, context: int) -> Dimensions:
-        """Lengths and digits for a pass of `new_tokens`, and a cache of `context` positions."""
+    def dimensions(self, name: str, new_tokens: int, context: int, sequences: int | None = None) -> Dimensions:
+        """Lengths and digits for a pass of `new_tokens`, and a cache of `context` positions; of a unit's `sequences`."""
         program, model = self.program(name), self.model
         heads = {
             "H": self._padded(name),
@@ -125,7 +157,7 @@ class RunSpec:
         }
         numbers = {dim: self._size(axes) * (n_statistics if dim in "NR" else 1) for dim, axes in counted.items()}
         lengths = {
-            "B": self.sequences,
+            "B": sequences or self.sequences(name),
             "L": new_tokens,
             "S": context,
             "E": model.d_model,
@@ -145,7 +177,9 @@ class RunSpec:
         """
         new = self.input_tokens if name == "prefill" else 1
         dims = self.dimensions(name, new, self.context)
-        sizes = self.sizes(name, TokenGroup(n_sequences=self.sequences, new_tokens=new, past_tokens=self.context - new))
+        sizes = self.sizes(
+            name, TokenGroup(n_sequences=self.sequences(name), new_tokens=new, past_tokens=self.context - new)
+        )
         for tensor in self._tensors(name):
             for dim, axes in tensor.form.dims:
                 real, priced = dims.local(tensor.form, dim), float(sizes.local(0, dim, axes))

@@ -23,6 +23,7 @@ from . import arithmetic as do
 from .cache import Cache
 from .comm import Wires
 from .exchange import exchange, looped_matmul
+from .formats import scale_name, widened
 from .kernels import Kernels
 from .shards import Dimensions, cut, indices, recut, rows_of, slots_between
 from .weights import pad_heads
@@ -83,6 +84,7 @@ class Stage:
     is_first: bool
     is_last: bool
     theta: float
+    norm_eps: float
     clock: Callable[[], float] = time.perf_counter
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -179,9 +181,12 @@ class Stage:
         made: dict[str, torch.Tensor] = {}
         for x, weight, out in zip(xs, step.weights, step.outs, strict=True):
             value = self._product(x, weight, out, now)
+            scale = now.held.get(scale_name(weight.name))
+            if scale is not None:
+                value = (value * self._along_out(scale, weight, out, now)).to(self.kernels.dtype)
             bias = now.held.get(_BIASES.get(weight.name, ""))
             if bias is not None and self._alone(out.form.partial):
-                value = value + self._bias(bias, weight, out, now)
+                value = value + self._along_out(bias, weight, out, now)
             made[out.name] = made[out.name] + value if out.name in made else value
         for out in step.outs:
             self._put(out, made[out.name], now)
@@ -202,10 +207,10 @@ class Stage:
             )
         return self.kernels.matmul(self._get(x, now), x.form, self._get(weight, now), weight.form, out.form)
 
-    def _bias(self, bias: Value, weight: Tensor, out: Tensor, now: Pass) -> torch.Tensor:
-        """[copies, 1, 1, ...] of what this chip's part of `out` gets."""
-        form = Form(tuple(item for item in out.form.dims if item[0] in bias.form.letters))
-        part = recut(bias.data, now.dims, bias.form, form, self.wires.place)
+    def _along_out(self, vector: Value, weight: Tensor, out: Tensor, now: Pass) -> torch.Tensor:
+        """[copies, 1, 1, ...] of a bias or a scale, for this chip's part of `out`."""
+        form = Form(tuple(item for item in out.form.dims if item[0] in vector.form.letters))
+        part = recut(vector.data, now.dims, vector.form, form, self.wires.place)
         if weight.copies == 1:
             return part
         return part.view(weight.copies, *(1 for _ in range(len(out.form.dims) - len(form.dims))), *part.shape[1:])
@@ -213,7 +218,7 @@ class Stage:
     def _collective(self, step: Collective, now: Pass, later: Sequence[Step]) -> None:
         if step.tensors[0].role == "statistic":
             self._know(step.tensors[0], now, later)
-        if step.looped and self.wires.size(step.axes) > 1:
+        if step.looped and self.wires.mesh.size(step.axes) > 1:
             return  # its shards go round beside the matmul that uses them
         values = [self._get(tensor, now) for tensor in step.tensors]
         moved = exchange(step, values, now.dims, self.wires)
@@ -270,7 +275,10 @@ class Stage:
         table, (out,) = now.held["embedding"], step.writes
         row_of = rows_of(now.dims, table.form, "V", self.wires.place)
         rows = row_of.to(now.tokens.device)[now.tokens]
-        found = table.data[rows.clamp(min=0)] * (rows >= 0)[..., None]
+        found = widened(table.data[rows.clamp(min=0)], self.kernels.dtype) * (rows >= 0)[..., None]
+        scale = now.held.get(scale_name("embedding"))
+        if scale is not None:
+            found = found * scale.data[now.tokens][..., None]
         positions = now.held.get("positions")
         if positions is not None and self._alone(out.form.partial):
             found = found + positions.data[now.positions]
@@ -298,7 +306,7 @@ class Stage:
         k = kv[0]
         if self.model.qk_norm:
             scales = now.held["norms of q and k"].data
-            q, k = do.norm_heads(q, scales[0]), do.norm_heads(k, scales[1])
+            q, k = (do.norm_heads(y, scale, self.norm_eps) for y, scale in zip((q, k), scales, strict=True))
         q, k = self.kernels.rotate(q, k, now.positions, self.theta)
         for tensor, value in zip(step.writes, (q, torch.stack((k, kv[1]))), strict=True):
             self._put(tensor, value, now)
@@ -312,8 +320,7 @@ class Stage:
 
     def _own_part(self, parts: torch.Tensor, axes: tuple[str, ...]) -> torch.Tensor:
         """The number of this chip among those of its group."""
-        order = tuple(axis for axis in AXES if axis in axes)
-        return parts[..., self.wires.index(order) if self.wires.size(order) > 1 else 0]
+        return parts[..., self.wires.mesh.index(self.wires.place, tuple(axis for axis in AXES if axis in axes))]
 
     def _activate(self, step: Pointwise, now: Pass) -> None:
         (read,), (out,) = step.reads, step.writes

@@ -13,24 +13,29 @@ from ...kernels.prefill_attention import prefill_attention
 from ...kernels.rope import plain_frequencies, rotate, turn_table
 from ...models.description import Model
 from ...models.forms import Form
+from .arithmetic import NORM_EPS
 from .cache import Cache
+from .formats import widened
 from .kernels import TorchKernels
 
 
 class TritonKernels:
     """Our kernels, on a GPU or in Triton's interpreter.
 
-    Where a chip holds every n-th position of a context, prompts (and ALiBi) see keys that no range of slots names: these,
-    and nothing else, are attended to by torch.
+    Where a chip holds every n-th position of a context, prompts (and ALiBi) see keys that no range of slots names: these
+    are attended to by torch, as is a cache in another format than the queries; a norm with another epsilon than the kernel's
+    is torch's too, and weights in one byte a number are widened before their product.
 
     Parameters
     ----------
     n_positions : positions a sequence can have
     """
 
-    def __init__(self, dtype: torch.dtype, n_positions: int, theta: float, d_head: int, device: torch.device) -> None:
-        self.dtype = dtype
-        self._torch = TorchKernels(dtype)
+    def __init__(
+        self, dtype: torch.dtype, n_positions: int, theta: float, d_head: int, device: torch.device, norm_eps: float
+    ) -> None:
+        self.dtype, self._norm_eps = dtype, norm_eps
+        self._torch = TorchKernels(dtype, norm_eps)
         self._n_positions, self._theta, self._d_head, self._device = n_positions, theta, d_head, device
 
     @cached_property
@@ -44,7 +49,7 @@ class TritonKernels:
         n_summed = len(x_form.dims) - n_rows
         rows = x.flatten(0, n_rows - 1).flatten(1)
         kept = w.shape[lead + n_summed :]
-        copies = w.reshape(-1, rows.shape[1], kept.numel())
+        copies = widened(w, x.dtype).reshape(-1, rows.shape[1], kept.numel())
         made = torch.stack([matmul(rows, copy) for copy in copies])
         return made.view(*w.shape[:lead], *x.shape[:n_rows], *kept)
 
@@ -59,7 +64,7 @@ class TritonKernels:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Kernels`."""
         n_new = q.shape[1]
-        if n_slots == 0 or (cache.is_dealt and (n_new > 1 or slopes is not None)):
+        if n_slots == 0 or cache.memory.dtype != q.dtype or (cache.is_dealt and (n_new > 1 or slopes is not None)):
             return self._torch.attend(q, cache, n_slots, q_positions, k_positions, slopes)
         if n_new > 1:
             k, v = (held.contiguous() for held in cache.read(n_slots))
@@ -73,6 +78,8 @@ class TritonKernels:
 
     def norm(self, model: Model, x: torch.Tensor, known: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
         """See `Kernels`."""
+        if self._norm_eps != NORM_EPS:
+            return self._torch.norm(model, x, known, weight)
         shifted = weight if model.norm_bias else weight[:1]
         out, _ = norm(x, shifted, kind=model.norm, known=known, n_whole=model.d_model)
         return out

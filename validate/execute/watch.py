@@ -2,13 +2,12 @@
 
 import weakref
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 # torch's name of each operation that hands tensors to a process group -> what of its tensors leaves a chip of K
 _SENT = {
@@ -21,68 +20,74 @@ _SENT = {
 _SILENT = {"recv_", "barrier", "monitored_barrier_"}
 
 
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors an operation takes or gives, whatever lists hold them."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+
+
 def _n_bytes(value: Any) -> int:
-    return sum(t.numel() * t.element_size() for t in tree_leaves(value) if isinstance(t, torch.Tensor))
-
-
-class SentBytes(TorchDispatchMode):
-    """Bytes that left this rank, by the name of the group they went to.
-
-    Parameters
-    ----------
-    names : name of each process group worth counting by torch's own name of it; any other counts under ``default``
-    """
-
-    def __init__(self, names: Mapping[str, str], default: str) -> None:
-        super().__init__()
-        self._names, self._default = names, default
-        self.by_group: dict[str, int] = defaultdict(int)
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count, then do."""
-        space, name = function._schema.name.split("::")
-        if space == "c10d" and name not in _SILENT:
-            if name not in _SENT:
-                raise AssertionError(f"no rule for the bytes of c10d::{name}")
-            self._count(name, args)
-        return function(*args, **(kwargs or {}))
-
-    def _count(self, name: str, args: Any) -> None:
-        group = next(dist.ProcessGroup.unbox(a) for a in args if isinstance(a, torch.ScriptObject) and _is_group(a))
-        out, given = (args[0], args[1]) if name.endswith("base_") else (None, args[0])
-        sent = _SENT[name](_n_bytes(out), _n_bytes(given), group.size())
-        self.by_group[self._names.get(group.group_name, self._default)] += sent
+    return sum(t.numel() * t.element_size() for t in _tensors(value))
 
 
 def _is_group(value: torch.ScriptObject) -> bool:
     return "ProcessGroup" in str(value._type())
 
 
-class PeakBytes(TorchDispatchMode):
-    """The most bytes of tensors made inside that were alive at once."""
+class Watch(TorchDispatchMode):
+    """Bytes that left this rank by the name of the group they went to, and the peak of what was made inside and was alive.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    names : name of each process group worth counting by torch's own name of it; any other counts under ``default``
+    has_memory : tensors lie in memory, whose peak is counted
+    """
+
+    def __init__(self, names: Mapping[str, str], default: str, *, has_memory: bool) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self._names, self._default, self._has_memory = names, default, has_memory
+        self.sent: dict[str, int] = defaultdict(int)
+        self.peak = self._now = 0
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keeping torch's compiler out would load all of it, on every rank."""
+        return False
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do, then look at what is new."""
+        """Count what is sent, do it, then look at what is new."""
+        if function.namespace == "c10d":
+            self._count(function._schema.name.split("::")[1], args)
         made = function(*args, **(kwargs or {}))
-        given = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor) and id(tensor.untyped_storage()) not in given:
-                self._note(tensor.untyped_storage())
+        if self._has_memory and not function.is_view:
+            given = {id(t.untyped_storage()) for t in _tensors(args)}
+            for tensor in _tensors(made):
+                if id(tensor.untyped_storage()) not in given:
+                    self._note(tensor.untyped_storage())
         return made
+
+    def _count(self, name: str, args: Any) -> None:
+        if name in _SILENT:
+            return
+        if name not in _SENT:
+            raise AssertionError(f"no rule for the bytes of c10d::{name}")
+        group = next(dist.ProcessGroup.unbox(a) for a in args if isinstance(a, torch.ScriptObject) and _is_group(a))
+        out, given = (args[0], args[1]) if name.endswith("base_") else (None, args[0])
+        sent = _SENT[name](_n_bytes(out), _n_bytes(given), group.size())
+        self.sent[self._names.get(group.group_name, self._default)] += sent
 
     def _note(self, storage: torch.UntypedStorage) -> None:
         if storage in self._seen:
             return
         self._seen.add(storage)
         n_bytes = storage.nbytes()
-        self.now += n_bytes
-        self.peak = max(self.peak, self.now)
+        self._now += n_bytes
+        self.peak = max(self.peak, self._now)
         weakref.finalize(storage, self._forget, n_bytes)
 
     def _forget(self, n_bytes: int) -> None:
-        self.now -= n_bytes
+        self._now -= n_bytes

@@ -100,18 +100,21 @@ def _fill(tensor: torch.Tensor, at: int, length: int) -> torch.Tensor:
     return torch.cat([tensor, tensor.new_zeros(shape)], at)
 
 
-def local_weights(
-    source: Weights,
-    model: Model,
-    layer: int,
-    tensors: Iterable[Tensor],
-    dims: Dimensions,
-    place: Mapping[str, int],
-) -> dict[str, torch.Tensor]:
-    """One chip's part of some weights, in memory of its own."""
-    found = {}
-    for tensor in tensors:
-        lead = int(tensor.copies > 1)
-        whole = pad_heads(model, source(layer, tensor.name), tensor.form, dims.lengths["H"], lead=lead)
-        found[tensor.name] = cut(whole, dims, tensor.form, place).clone(memory_format=torch.contiguous_format)
-    return found
+def local_part(
+    whole: torch.Tensor, model: Model, form: Form, dims: Dimensions, place: Mapping[str, int], *, lead: int
+) -> torch.Tensor:
+    """One chip's part of a weight, in memory of its own."""
+    padded = pad_heads(model, whole, form, dims.lengths["H"], lead=lead)
+    return cut(padded, dims, form, place).clone(memory_format=torch.contiguous_format)
+
+
+def made_up_part(tensor: Tensor, dims: Dimensions, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Something of the shape of one chip's part, without the whole ever being made."""
+    copies = () if tensor.copies == 1 else (tensor.copies,)
+    shape = (*copies, *dims.shape(tensor.form))
+    if not dtype.is_floating_point:
+        return torch.randint(1, 64, shape, dtype=dtype, device=device)
+    if "norm" in tensor.name:
+        return torch.ones(shape, dtype=dtype, device=device)
+    empty = torch.empty(shape, dtype=dtype, device=device)
+    return empty if empty.is_meta else empty.normal_(std=dims.lengths["E"] ** -0.5)

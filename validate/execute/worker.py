@@ -13,16 +13,16 @@ from ...models.forms import Form
 from ...models.program import ShardedProgram, Tensor
 from ...simulator.cost.handoff import cache_collectives
 from .cache import Cache
+from .checkpoint import Checkpoint
 from .comm import STAGES, Wires
 from .exchange import exchange
+from .formats import DTYPES, SCALED, kept_as, quantised, scale_name
 from .kernels import Kernels, TorchKernels
 from .shards import Dimensions, recut
 from .spec import RunSpec
 from .stage import Pass, Stage, Value
-from .watch import PeakBytes, SentBytes
-from .weights import ENDS, RandomWeights, Weights, local_weights
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from .watch import Watch
+from .weights import ENDS, RandomWeights, Weights, local_part, made_up_part
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,10 +60,11 @@ def prompts(spec: RunSpec) -> torch.Tensor:
 
 
 def weights_of(spec: RunSpec) -> Weights:
-    """The run's weights, whole."""
-    program = spec.program("prefill")
-    tensors = (*program.block_weights, *program.first_weights, *program.last_weights)
-    return RandomWeights(spec.model, tensors, spec.seed, DTYPES[spec.dtype])
+    """The run's weights, whole, before any of them is rounded."""
+    tensors, dtype = spec.weight_tensors(), DTYPES[spec.dtype]
+    if spec.checkpoint is not None:
+        return Checkpoint(spec.checkpoint, spec.model, tensors, dtype)
+    return RandomWeights(spec.model, tensors, spec.seed, dtype)
 
 
 class Rank:
@@ -72,30 +73,65 @@ class Rank:
     Parameters
     ----------
     tell : how tokens get from the last stage to the others
+    source : whole weights to cut; None makes something of the local shapes up
     """
 
-    def __init__(self, spec: RunSpec, wires: Wires, tell: TellTokens, device: torch.device) -> None:
-        self.spec, self.wires, self.tell, self.device = spec, wires, tell, device
+    def __init__(
+        self, spec: RunSpec, wires: Wires, tell: TellTokens, device: torch.device, source: Weights | None
+    ) -> None:
+        self.spec, self.wires, self.tell, self.device, self._source = spec, wires, tell, device, source
         self.kernels = _kernels(spec, device)
         stage = wires.place[STAGES]
         self.is_first, self.is_last = stage == 0, stage == spec.mesh.pp - 1
-        source, dims = weights_of(spec), spec.dimensions("prefill", spec.input_tokens, spec.context)
+        dims = spec.dimensions("prefill", spec.input_tokens, spec.context)
         program = spec.program("prefill")
-        self.layers = [self._local(source, layer, program.block_weights, dims) for layer in spec.layers_of(stage)]
+        self.layers = [self._local(layer, program.block_weights, dims) for layer in spec.layers_of(stage)]
         ends = dict.fromkeys((*program.first_weights * self.is_first, *program.last_weights * self.is_last))
-        self.ends = self._local(source, ENDS, tuple(ends), dims)
+        self.ends = self._local(ENDS, tuple(ends), dims)
         if "unembedding" not in self.ends and self.is_last:
             self._tie()
 
-    def _local(self, source: Weights, layer: int, tensors: tuple[Tensor, ...], dims: Dimensions) -> dict[str, Value]:
-        local = local_weights(source, self.spec.model, layer, tensors, dims, self.wires.place)
-        return {t.name: Value(local[t.name].to(self.device), t.form) for t in tensors}
+    def _local(self, layer: int, tensors: tuple[Tensor, ...], dims: Dimensions) -> dict[str, Value]:
+        found: dict[str, Value] = {}
+        for tensor in tensors:
+            is_rounded = self.spec.weights is not None and tensor.name in SCALED
+            parts = (
+                self._made_up(tensor, dims, is_rounded)
+                if self._source is None
+                else self._cut(self._source(layer, tensor.name), tensor, dims, is_rounded)
+            )
+            found |= {name: Value(part.to(self.device), form) for name, (part, form) in parts.items()}
+        return found
+
+    def _made_up(self, tensor: Tensor, dims: Dimensions, is_rounded: bool) -> dict[str, tuple[torch.Tensor, Form]]:
+        kept = kept_as(self.spec.weights) if is_rounded and self.spec.weights else DTYPES[self.spec.dtype]
+        parts = {tensor.name: (made_up_part(tensor, dims, kept, self.device), tensor.form)}
+        if is_rounded:
+            scale = _scale_of(tensor)
+            parts[scale.name] = (made_up_part(scale, dims, DTYPES[self.spec.dtype], self.device), scale.form)
+        return parts
+
+    def _cut(
+        self, whole: torch.Tensor, tensor: Tensor, dims: Dimensions, is_rounded: bool
+    ) -> dict[str, tuple[torch.Tensor, Form]]:
+        """The chip's part of a weight; with its scales where it is kept in one byte a number."""
+        model, place, lead = self.spec.model, self.wires.place, int(tensor.copies > 1)
+        if not is_rounded or self.spec.weights is None:
+            return {tensor.name: (local_part(whole, model, tensor.form, dims, place, lead=lead), tensor.form)}
+        kept, scales = quantised(whole, tensor.form.letters, tensor.name, self.spec.weights)
+        scale = _scale_of(tensor)
+        return {
+            tensor.name: (local_part(kept, model, tensor.form, dims, place, lead=lead), tensor.form),
+            scale.name: (local_part(scales, model, scale.form, dims, place, lead=lead), scale.form),
+        }
 
     def _tie(self) -> None:
         """A tied output matrix is the lookup table seen from the other side."""
         table = self.ends["embedding"]
         form = type(table.form)(tuple(reversed(table.form.dims)))
         self.ends["unembedding"] = Value(table.data.T, form)
+        if scale_name("embedding") in self.ends:
+            self.ends[scale_name("unembedding")] = self.ends[scale_name("embedding")]
 
     def run(self, report: RankReport) -> None:
         """One run under watch, then the timed ones."""
@@ -118,21 +154,21 @@ class Rank:
     def _stage(self, phase: str) -> Stage:
         return Stage(
             program=self.spec.program(phase), wires=self.wires, kernels=self.kernels, layers=self.layers, ends=self.ends,
-            is_first=self.is_first, is_last=self.is_last, theta=self.spec.theta, clock=_clock(self.device),
+            is_first=self.is_first, is_last=self.is_last, theta=self.spec.theta, norm_eps=self.spec.norm_eps,
+            clock=_clock(self.device),
         )  # fmt: skip
 
     def _caches(self, program: ShardedProgram, phase: str, context: int) -> list[list[Cache]]:
-        """One a micro-batch and layer."""
-        dims, form = self.spec.dimensions(phase, 1, context), program.cache.form
+        """One a unit and layer."""
+        spec, form = self.spec, program.cache.form
+        dims = spec.dimensions(phase, 1, context, spec.unit_sequences)
         b, s, k, q = (dims.local(form, dim) for dim in "BSKQ")
-        dealt = bool(dims.cut_axes(form, "S"))
+        dealt, kept = bool(dims.cut_axes(form, "S")), kept_as(spec.kv or spec.dtype)
 
         def make() -> Cache:
-            return Cache(
-                b, s, k, q, page_size=self.spec.page_size, dtype=self.kernels.dtype, device=self.device, is_dealt=dealt
-            )
+            return Cache(b, s, k, q, page_size=spec.page_size, dtype=kept, device=self.device, is_dealt=dealt)
 
-        return [[make() for _ in self.layers] for _ in range(self.spec.n_microbatches)]
+        return [[make() for _ in self.layers] for _ in range(spec.n_units)]
 
     def _run(
         self, report: RankReport | None, timed: dict[str, float] | None = None, *, has_values: bool = True
@@ -146,18 +182,17 @@ class Rank:
         if report is not None:
             report.held_bytes += sum(cache.memory.nbytes for part in caches for cache in part)
         mine = prompts(spec).to(self.device).chunk(spec.mesh.dp)[self.wires.place["dp"]]
-        with self._watching(report, "prefill"):
-            chosen = self._pass(
-                prefill, mine, 0, spec.dimensions("prefill", spec.input_tokens, n_prefill), caches, told
-            )
+        with self._watching(report, "prefill", has_values):
+            dims = spec.dimensions("prefill", spec.input_tokens, n_prefill)
+            chosen = self._passes(prefill, "prefill", mine, 0, dims, caches, told)
         if not same:
-            with self._watching(report, "handoff"):
+            with self._watching(report, "handoff", has_values):
                 caches = self._hand_over(prefill.program, decode.program, caches)
         dims = spec.dimensions("decode", 1, spec.context)
-        with self._watching(report, "decode"):
+        with self._watching(report, "decode", has_values):
             for i in range(spec.output_tokens):
                 now = self.tell(i, chosen)[:, None].to(self.device)
-                chosen = self._pass(decode, now, spec.input_tokens + i, dims, caches, told)
+                chosen = self._passes(decode, "decode", now, spec.input_tokens + i, dims, caches, told)
         if timed is not None:
             timed |= {f"prefill/{key}": seconds for key, seconds in prefill.seconds.items()}
             timed |= {f"decode/{key}": seconds / spec.output_tokens for key, seconds in decode.seconds.items()}
@@ -165,26 +200,34 @@ class Rank:
             report.peak_bytes += report.held_bytes
 
     @contextlib.contextmanager
-    def _watching(self, report: RankReport | None, phase: str) -> Iterator[None]:
+    def _watching(self, report: RankReport | None, phase: str, has_values: bool) -> Iterator[None]:
+        """Count what is sent, and where there is memory to count, its peak."""
         if report is None:
             yield
             return
-        with SentBytes(self.wires.names, STAGES) as sent, PeakBytes() as peak:
+        with Watch(self.wires.names, STAGES, has_memory=has_values) as seen:
             yield
-        report.sent_bytes[phase] = dict(sent.by_group)
-        report.peak_bytes = max(report.peak_bytes, peak.peak)
+        report.sent_bytes[phase] = dict(seen.sent)
+        report.peak_bytes = max(report.peak_bytes, seen.peak)
 
-    def _pass(
-        self, stage: Stage, tokens: torch.Tensor, past: int, dims: Dimensions, caches: list[list[Cache]],
+    def _passes(
+        self, stage: Stage, phase: str, tokens: torch.Tensor, past: int, dims: Dimensions, caches: list[list[Cache]],
         report: RankReport | None,
     ) -> torch.Tensor | None:  # fmt: skip
-        """All micro-batches through this stage."""
+        """All passes of all units through this stage; tokens come and go in the units' order."""
+        n_cut = self.spec.mesh.size(stage.program.cache.form.axes_of("B"))
+        order = pass_order(self.spec.unit_sequences, self.spec.sequences(phase), n_cut).to(self.device)
         chosen = []
-        for part, held in zip(tokens.chunk(self.spec.n_microbatches), caches, strict=True):
-            now = Pass(tokens=part, past=past, dims=dims)
-            found = stage.run(now, held)
-            if found is not None:
-                chosen.append((found, now.held["all logits"].data, now.held["vocabulary"].data))
+        for unit, held in zip(tokens.chunk(self.spec.n_units), caches, strict=True):
+            parts = []
+            for i, rows in enumerate(order):
+                now = Pass(tokens=unit[rows], past=past, dims=dims)
+                found = stage.run(now, [cache.part(i, len(order)) for cache in held])
+                if found is not None:
+                    parts.append((found, now.held["all logits"].data, now.held["vocabulary"].data))
+            if parts:
+                back = order.flatten().argsort()
+                chosen.append([torch.cat([part[k] for part in parts])[back] for k in (0, 1)] + [parts[0][2]])
         if not chosen:
             return None
         tokens = torch.cat([found for found, _, _ in chosen])
@@ -198,7 +241,7 @@ class Rank:
     def _hand_over(self, before: ShardedProgram, after: ShardedProgram, caches: list[list[Cache]]) -> list[list[Cache]]:
         """Bring the prompts' cache from the form prefill left it in to decode's, all layers in one message."""
         spec = self.spec
-        dims = spec.dimensions("decode", 1, spec.input_tokens)
+        dims = spec.dimensions("decode", 1, spec.input_tokens, spec.unit_sequences)
         made = self._caches(after, "decode", spec.context)
         moves = cache_collectives(before.cache.form, after.cache.form)
         for old, new in zip(caches, made, strict=True):
@@ -217,13 +260,34 @@ class Rank:
         return made
 
 
+def pass_order(n_unit: int, n_pass: int, n_cut: int) -> torch.Tensor:
+    """Which sequences of a unit go through each pass [passes, n_pass]: those whose cache each chip keeps side by side.
+
+    Parameters
+    ----------
+    n_cut : chips the cache's sequences are cut over, each of which keeps one run of the unit's
+
+    Examples
+    --------
+    >>> pass_order(8, 4, 2).tolist()
+    [[0, 1, 4, 5], [2, 3, 6, 7]]
+    """
+    return torch.arange(n_unit).view(n_cut, n_unit // n_pass, -1).transpose(0, 1).flatten(1)
+
+
+def _scale_of(weight: Tensor) -> Tensor:
+    """The scales of a weight, whole on every chip."""
+    form = Form(tuple((dim, ()) for dim in weight.form.letters if dim in SCALED[weight.name]))
+    return Tensor(name=scale_name(weight.name), form=form, role="weight", copies=weight.copies)
+
+
 def _kernels(spec: RunSpec, device: torch.device) -> Kernels:
     """What the spec computes with; Triton is imported only where it is asked for."""
     if spec.kernels == "torch":
-        return TorchKernels(DTYPES[spec.dtype])
+        return TorchKernels(DTYPES[spec.dtype], spec.norm_eps)
     from .triton_kernels import TritonKernels
 
-    return TritonKernels(DTYPES[spec.dtype], spec.context, spec.theta, spec.model.d_head, device)
+    return TritonKernels(DTYPES[spec.dtype], spec.context, spec.theta, spec.model.d_head, device, spec.norm_eps)
 
 
 def set_form(form: Form) -> tuple[tuple[str, frozenset[str]], ...]:

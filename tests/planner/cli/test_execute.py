@@ -13,8 +13,8 @@ _RUN = CliRunner()
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory) -> Path:
-    arguments = ["--on", "h100-sxm:4", "--tp", "4", "--input", "64", "--output", "8", "--batch", "4", "--json"]
-    made = _RUN.invoke(app, ["estimate", "llama-3.1-8b", *arguments])
+    text = "--on h100-sxm:4 --tp 4 --input 64 --output 8 --batch 4 --json"
+    made = _RUN.invoke(app, ["estimate", "llama-3.1-8b", *text.split()])
     assert made.exit_code == 0, made.output
     file = tmp_path_factory.mktemp("plan") / "plan.json"
     file.write_text(made.stdout)
@@ -41,6 +41,127 @@ def test_a_plan_is_traced_at_full_size(plan) -> None:
     assert "on 4 ranks" in made.stdout
 
 
+def test_one_chips_share_is_measured_and_its_collectives_are_priced(plan) -> None:
+    made = _RUN.invoke(app, f"execute {plan} --share --scale-model 64 --timed 1 --json".split())
+    assert made.exit_code == 0, made.output
+    found = json.loads(made.stdout)
+    assert found["mode"] == "share"
+    assert found["mesh"]["x"] == 4
+    assert found["bytes"] == {}
+    by_step = {step["step"]: step for step in found["steps"]}
+    assert all(step["predicted_s"] is not None for step in by_step.values())
+    sent = {name for name in by_step if "reduce" in name or "gather" in name}
+    assert sent
+    assert sent == {name for name, step in by_step.items() if step["taken_from"] == "price"}
+    assert all(by_step[name]["measured_s"] is None for name in sent)
+    assert by_step["decode/block/attention"]["measured_s"] > 0
+    assert found["memory"]["measured"] > 0
+
+
+def test_a_share_of_stages_goes_through_them_one_after_the_other(tmp_path) -> None:
+    arguments = [
+        "--on",
+        "h100-sxm:8",
+        "--tp",
+        "4",
+        "--pp",
+        "2",
+        "--input",
+        "64",
+        "--output",
+        "8",
+        "--batch",
+        "4",
+        "--json",
+    ]
+    made = _RUN.invoke(app, ["estimate", "llama-3.1-8b", *arguments])
+    assert made.exit_code == 0, made.output
+    (tmp_path / "plan.json").write_text(made.stdout)
+    made = _RUN.invoke(app, f"execute {tmp_path}/plan.json --share --scale-model 64 --timed 1".split())
+    assert made.exit_code == 0, made.output
+    assert "handover/send" in made.stdout
+    assert "price" in made.stdout
+    assert "measured" in made.stdout
+
+
+def test_prompts_in_several_batches_are_decoded_together(tmp_path) -> None:
+    arguments = [
+        "--on",
+        "h100-sxm:2",
+        "--input",
+        "64",
+        "--output",
+        "4",
+        "--prefill-batch",
+        "2",
+        "--decode-batch",
+        "8",
+        "--top",
+        "1",
+        "--json",
+    ]
+    made = _RUN.invoke(app, ["plan", "llama-3.1-8b", *arguments])
+    assert made.exit_code == 0, made.output
+    (tmp_path / "plan.json").write_text(made.stdout)
+    made = _RUN.invoke(app, f"execute {tmp_path}/plan.json --scale-model 64 --timed 0 --json".split())
+    assert made.exit_code == 0, made.output
+    found = json.loads(made.stdout)
+    assert found["tokens_equal"]
+    assert found["batch"] == 8
+    assert "prefill: 8 sequences in 4 passes of 2" in found["notes"]
+    assert not any("batch" in note for note in found["notes"])
+
+
+def test_a_plans_one_byte_weights_are_run_as_such(tmp_path) -> None:
+    arguments = [
+        "--on",
+        "h100-sxm:2",
+        "--tp",
+        "2",
+        "--input",
+        "64",
+        "--output",
+        "4",
+        "--batch",
+        "4",
+        "--weights",
+        "int8",
+        "--kv-dtype",
+        "fp8",
+        "--json",
+    ]
+    made = _RUN.invoke(app, ["estimate", "llama-3.1-8b", *arguments])
+    assert made.exit_code == 0, made.output
+    (tmp_path / "plan.json").write_text(made.stdout)
+    made = _RUN.invoke(app, f"execute {tmp_path}/plan.json --scale-model 64 --timed 0".split())
+    assert made.exit_code == 0, made.output
+    assert "fp32, weights int8, cache fp8" in made.stdout
+    assert "weights: int8 in the plan" not in made.stdout
+
+
+def test_real_weights_are_run_and_those_of_another_model_refused(plan, tmp_path) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from shardwise.models.catalogue import get_model
+    from shardwise.tests.validate.execute.test_checkpoint import llama_tensors
+    from shardwise.validate.execute.comm import MeshShape
+    from shardwise.validate.execute.scale import scaled_model
+
+    model = scaled_model(get_model("llama-3.1-8b"), MeshShape(axes={"x": 2, "y": 1, "z": 1}), 64)
+    tensors = llama_tensors(model)
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"rope_theta": 500000.0, "rms_norm_eps": 1e-05}')
+    run = f"execute {plan} --ranks 2 --scale-model 64 --timed 0 --checkpoint {tmp_path}"
+    made = _RUN.invoke(app, run.split())
+    assert made.exit_code == 0, made.output
+    assert "the same tokens as the unsharded model" in made.stdout
+    tensors["model.norm.weight"] = torch.ones(3)
+    save_file(tensors, tmp_path / "model.safetensors")
+    made = _RUN.invoke(app, run.split())
+    assert made.exit_code == 2
+    assert f"model.norm.weight of {tmp_path} is 3, llama-3.1-8b/64 has {model.d_model}" in made.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -52,6 +173,9 @@ def test_a_plan_is_traced_at_full_size(plan) -> None:
         ("--kernels cuda", "no kernels 'cuda'"),
         ("--rank 7", "no plan of rank 7"),
         ("--limit soon", "soon"),
+        ("--share --trace", "give one of them"),
+        ("--share --checkpoint .", "leave out --checkpoint"),
+        ("--checkpoint /nowhere", "no checkpoint /nowhere"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(plan, arguments, says) -> None:
@@ -64,9 +188,10 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated(plan, monkeypatch) 
     from shardwise.validate.execute import run
 
     monkeypatch.setattr(run.os, "sysconf", lambda _name: 1000)
-    made = _RUN.invoke(app, f"execute {plan} --ranks 2".split())
-    assert made.exit_code == 2
-    assert "shrink the model with --scale-model" in made.stderr
+    for way in ("--ranks 2", "--share"):
+        made = _RUN.invoke(app, f"execute {plan} {way}".split())
+        assert made.exit_code == 2
+        assert "shrink the model with --scale-model" in made.stderr
 
 
 def test_ranks_without_gpus_are_refused(plan, monkeypatch) -> None:

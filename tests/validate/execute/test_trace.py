@@ -32,12 +32,11 @@ def test_stages_and_replicas_are_traced_like_chips() -> None:
     spec = RunSpec(
         model=get_model("llama-2-70b"),
         mesh=MeshShape(axes={"x": 4, "y": 1, "z": 1}, pp=4, dp=2),
-        prefill=PhaseSpec(layout="ws-1d-allreduce", attention="heads"),
-        decode=PhaseSpec(layout="ws-1d-allreduce", attention="heads"),
+        prefill=PhaseSpec(layout="ws-1d-allreduce", attention="heads", n_passes=4),
+        decode=PhaseSpec(layout="ws-1d-allreduce", attention="heads", n_passes=4),
         batch=16,
         input_tokens=128,
         output_tokens=1,
-        n_microbatches=4,
         dtype="bf16",
     )
     found = trace(spec, get_chip("h100-sxm"), "shardwise", limit_s=300)
