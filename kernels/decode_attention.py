@@ -21,6 +21,8 @@ from .variant import TARGETS, Config, Target, Variant, configs
 
 # the least rows a tensor core multiplies
 _LEAST_ROWS = 16
+# and those of a warpgroup
+_MANY_ROWS = 64
 _INTERPRETER_PROGRAMS = 132
 # positions a page of the bench's paged caches
 _PAGE = 16
@@ -141,8 +143,8 @@ def decode_attention(
     SpecError : shapes and dtypes that do not fit
     """
     _check(q, k, v, k_scale, v_scale)
-    config = config or configs("decode_attention", device_target(q))[0]
     (n_sequences, n_heads, d_head), n_kv_heads = q.shape, k.shape[2]
+    config = config or _fitting(q, n_heads // n_kv_heads)
     longest = k.shape[1] if block_table is None else k.shape[1] * block_table.shape[1]
     splits = n_splits or _enough_splits(q, n_sequences * n_kv_heads, longest, config)
     groups, block_n = n_heads // n_kv_heads, config.blocks["BLOCK_N"]
@@ -186,6 +188,11 @@ def _merge(outs: torch.Tensor, lses: torch.Tensor, dtype: torch.dtype) -> tuple[
         D_HEAD=d_head, BLOCK_D=next_power_of_2(d_head), BLOCK_P=next_power_of_2(n_parts), num_warps=4,
     )  # fmt: skip
     return out, lse
+
+
+def _fitting(q: torch.Tensor, groups: int) -> Config:
+    known = configs("decode_attention", device_target(q))
+    return known[0] if groups < _MANY_ROWS else known[-1]
 
 
 def _enough_splits(q: torch.Tensor, n_programs: int, longest: int, config: Config) -> int:
@@ -238,10 +245,10 @@ def variants() -> Iterator[Variant]:
     """Contiguous and paged caches, many queries a K/V head, quantised caches, windows, and the merge."""
     for target in TARGETS:
         known = configs("decode_attention", target)
-        for config in known:
-            yield _variant(target, config, "bf16", "contiguous")
-            yield _variant(target, config, "bf16", "paged", PAGED=True)
-        yield _variant(target, known[0], "bf16", "64 queries a head", 64)
+        yield _variant(target, known[0], "bf16", "contiguous")
+        yield _variant(target, known[0], "bf16", "paged", PAGED=True)
+        for rows in (64, 128):
+            yield _variant(target, known[-1], "bf16", f"{rows} queries a head", rows)
         yield _variant(target, known[0], "int8", "paged", PAGED=True, SCALED=True)
         if target == "sm_90":
             yield _variant(target, known[0], "fp8", "paged", PAGED=True, SCALED=True)
@@ -274,6 +281,7 @@ def _variant(target: Target, config: Config, cache: str, name: str, rows: int = 
         num_stages=config.num_stages,
         unaligned=("window", "groups", "stride_table"),
         tensor_core=True,
+        wgmma=rows >= _MANY_ROWS,
     )
 
 

@@ -94,6 +94,17 @@ def test_tiles_left_out_are_not_seen_and_rows_without_keys_are_zero(device, gene
     assert (nothing[1] == -torch.inf).all()
 
 
+def test_tiles_left_out_cost_nothing(device, generator) -> None:
+    if device == "cuda":
+        pytest.skip("counted in the interpreter")
+    q, k, v = _qkv(generator, device, torch.bfloat16, 1, 64, 64, 4, 2, 32)
+    mask = torch.tensor([[1, 0, 1, 1], [0, 1, 0, 1]], dtype=torch.int8)
+    with counted() as counts:
+        prefill_attention(q, k, v, block_mask=mask, config=_SMALL)
+    # the first block of queries stands before the last two tiles of keys
+    assert counts.dot_flop == attention_flop(4 * 3 * 32 * 16, 32)
+
+
 @pytest.mark.parametrize("window", [None, 32])
 @pytest.mark.parametrize(("n_new", "n_keys"), [(64, 64), (32, 128)])
 def test_the_work_done_is_that_of_the_tiles_seen(n_new, n_keys, window, device, generator) -> None:

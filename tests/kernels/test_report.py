@@ -63,6 +63,28 @@ sys.exit(report.main(["--op", "rope"]))
     assert "bytes a thread" in large
 
 
+@pytest.mark.slow
+def test_every_kernel_compiles_where_all_its_sizes_are_one() -> None:
+    """Triton takes a size of 1 for a constant, which arithmetic on tensors does not always take."""
+    code = """
+from dataclasses import replace
+from shardwise.kernels.aot import compile_variant
+from shardwise.kernels.catalogue import OPS, variants
+first = {}
+for variant in (variant for op in OPS for variant in variants(op) if variant.target == "sm_80"):
+    first.setdefault(variant.kernel, variant)
+for kernel, variant in first.items():
+    sizes = {name: 1 for name in kernel.arg_names if name not in variant.types and name not in variant.constants}
+    compile_variant(replace(variant, constants=variant.constants | sizes))
+print(len(first))
+"""
+    made = subprocess.run(
+        [sys.executable, "-c", code], env=_COMPILED_ELSEWHERE, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    assert int(made.stdout) >= len(OPS)
+
+
 def test_bad_arguments_are_refused() -> None:
     code, _, problem = _report("--op", "nothing")
     assert code == 2
