@@ -30,6 +30,9 @@ def score(
     jobs: Annotated[
         int | None, typer.Option("--jobs", help="Processes that predict side by side; one a core unless said.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write predicted against measured as an offline page.")
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Predict every row of a table of measured cases and sum up the errors."""
@@ -39,8 +42,9 @@ def score(
     from ...validate.score_groups import DEFAULT_BY, parse_by
     from .text import check_writable
 
-    if output is not None:
-        check_writable(output)
+    for path in (output, plot):
+        if path is not None:
+            check_writable(path)
     table = read_measured(cases)
     columns = None if by is None else parse_by(by, table.columns)
     scored = _score(table, _cores() if jobs is None else jobs)
@@ -48,6 +52,11 @@ def score(
         rows = ([*(s.row[name] for name in table.columns), *s.added()] for s in scored)
         write_scored(output, [*table.columns, *ADDED_COLUMNS], rows)
         typer.echo(f"{len(scored)} rows written to {output}", err=True)
+    if plot is not None:
+        from ..figures import scatter_page, write_page
+
+        write_page(scatter_page(scored), plot)
+        typer.echo(f"wrote {plot}", err=True)
     if as_json:
         typer.echo(json.dumps(_summary(scored, columns or DEFAULT_BY), indent=1, allow_nan=False))
     else:

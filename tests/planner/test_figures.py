@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from shardwise.hardware_specs.errors import SpecError
 from shardwise.planner.api import answer
-from shardwise.planner.figures import frontier_page, write_page
+from shardwise.planner.figures import frontier_page, scatter_page, write_page
 from shardwise.planner.request import make_request
 from shardwise.planner.result import PlanResult
 from shardwise.tests.strategies import small_model
+from shardwise.validate.metrics import Prediction, parse_target
+from shardwise.validate.score import ScoredRow
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +90,30 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one_and_no_other(
         write_page(frontier_page(result), path)
     assert path.read_text("utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def scored(metric: str, unit: str, value: float | None, low: float | None, high: float | None) -> ScoredRow:
+    """A row predicted as 100 of its unit."""
+    made = Prediction(predicted=100.0, low=low, high=high)
+    row = {"source": "s", "model": "m", "metric": metric}
+    return ScoredRow(row=row, target=parse_target(metric, unit), prediction=made, value=value, reason="")
+
+
+def test_predicted_stands_against_measured_in_si_units_with_its_interval() -> None:
+    rows = [
+        scored("ttft", "ms", 50.0, 80.0, 150.0),
+        scored("tpot", "s", 200.0, None, None),
+        scored("output_throughput", "tok/s", 90.0, 70.0, 110.0),
+        scored("ttft", "ms", None, 80.0, 150.0),
+    ]
+    times, rates, *lines = scatter_page(rows).data
+    assert (times.x, times.y) == ((0.05, 200.0), (0.1, 100.0))
+    assert times.error_y.array == pytest.approx((0.05, 0.0))
+    assert times.error_y.arrayminus == pytest.approx((0.02, 0.0))
+    assert (rates.x, rates.y, rates.xaxis) == ((90.0,), (100.0,), "x2")
+    assert [trace.showlegend for trace in (times, rates)] == [True, False]
+    assert [line.x for line in lines] == [(0.05, 200.0), (90.0, 90.0)]
+
+
+def test_a_table_without_a_prediction_is_an_empty_figure() -> None:
+    assert scatter_page([scored("ttft", "ms", None, None, None)]).data == ()
