@@ -38,7 +38,7 @@ _BOUND_SHARE = 0.5
 _MOST_ABOVE = 0.1
 
 # A captured graph starts a kernel in under this time; a table of matmuls whose quickest takes longer was launched eagerly,
-# if rows within `_FLOOR_WIDTH` of it differ by more than `_FLOOR_WORK` in work.
+# if rows within `_FLOOR_WIDTH` of it differ by more than `_FLOOR_WORK` in what they should take.
 _GRAPH_LAUNCH_S = 20e-6
 _FLOOR_WIDTH = 1.05
 _FLOOR_WORK = 10.0
@@ -90,7 +90,10 @@ def refusals(chip: Chip, op: str, rows: pd.DataFrame) -> "pd.Series[str]":
 def _impossible(chip: Chip, op: str, dtype: str, kv: str, rows: pd.DataFrame) -> "pd.Series[str]":
     """Why each row of one table, all of the same formats, is refused: the first reason there is, else ""."""
     shape, seconds = shape_of(rows), rows["seconds"].to_numpy(float)
-    compute_s, memory_s = (np.broadcast_to(s, seconds.shape) for s in _least_seconds(chip, op, dtype, kv, shape))
+    compute_s, memory_s = (
+        np.broadcast_to(s, seconds.shape)
+        for s in _least_seconds(chip, op, dtype, kv, shape, cache_bytes=_cache_bytes(chip))
+    )
     above_memory, bound = memory_s > _MARGIN * seconds, memory_s > _BOUND_SHARE * seconds
     untrusted = np.full(seconds.shape, above_memory.sum() > _MOST_ABOVE * bound.sum())
     reasons = {
@@ -100,19 +103,25 @@ def _impossible(chip: Chip, op: str, dtype: str, kv: str, rows: pd.DataFrame) ->
         UNTRUSTED: untrusted,
     }
     if op == "matmul":
-        reasons[LAUNCH_FLOOR] = _launches(shape, seconds, np.maximum(compute_s, memory_s))
+        cold_s = _least_seconds(chip, op, dtype, kv, shape, cache_bytes=0.0)
+        reasons[LAUNCH_FLOOR] = _launches(seconds, np.maximum(*cold_s))
     return pd.Series(np.select(list(reasons.values()), list(reasons), default=""), index=rows.index, dtype=str)
 
 
-def _least_seconds(chip: Chip, op: str, dtype: str, kv: str, shape: Shape) -> tuple[Array, Array]:
-    """Seconds of the flop at the peak, and of the bytes that no cache can hold at the memory's rate.
+def _cache_bytes(chip: Chip) -> float:
+    return chip.l2_bytes.value if chip.l2_bytes is not None else _MOST_CACHE_BYTES
+
+
+def _least_seconds(
+    chip: Chip, op: str, dtype: str, kv: str, shape: Shape, *, cache_bytes: float
+) -> tuple[Array, Array]:
+    """Seconds of the flop at the peak, and at the memory's rate of the bytes that no cache of that size holds.
 
     Attention may run in the format of what it reads from memory, whatever its queries come in.
     """
     work = kernel_work(op, dtype, kv, shape)
     peaks = [chip.peak_flop_per_s(KERNEL_DTYPES[name].activations) for name in (dtype, kv) if name in KERNEL_DTYPES]
-    cache = chip.l2_bytes.value if chip.l2_bytes is not None else _MOST_CACHE_BYTES
-    uncached = np.maximum(np.asarray(work.moved_bytes) - cache, 0.0)
+    uncached = np.maximum(np.asarray(work.moved_bytes) - cache_bytes, 0.0)
     return np.asarray(work.flop) / max(peaks, default=np.inf), uncached / chip.hbm_bytes_per_s.value
 
 
@@ -126,11 +135,15 @@ def _least_wire_s(chip: Chip, op: str, dtype: str, shape: Shape) -> Array:
     return wire_bytes(op, dtype, shape, reduces_in_network=links.kind == "switch") / rate
 
 
-def _launches(shape: Shape, seconds: Vector, least_s: Vector) -> Mask:
-    """Which matmuls of a table took as long as launching them from the host: one that was timed without a captured graph."""
+def _launches(seconds: Vector, least_s: Vector) -> Mask:
+    """Which matmuls of a table took as long as launching them from the host: one that was timed without a captured graph.
+
+    Parameters
+    ----------
+    least_s : what each would take at the peak and the memory's rate
+    """
     quickest = float(seconds.min())
-    flop = np.asarray(kernel_work("matmul", "", "", shape).flop)
-    floor = flop[seconds <= _FLOOR_WIDTH * quickest]
+    floor = least_s[seconds <= _FLOOR_WIDTH * quickest]
     if quickest < _GRAPH_LAUNCH_S or floor.max() <= _FLOOR_WORK * floor.min():
         return np.zeros(len(seconds), bool)
     free = seconds[least_s < _FREE_SHARE * quickest]

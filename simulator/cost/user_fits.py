@@ -6,6 +6,7 @@ import platformdirs
 
 from ...hardware_specs.documents import write_atomically
 from ...hardware_specs.errors import SpecError
+from ...hardware_specs.kernel_package import SOURCE
 from .kernel_times import KernelFit, dump_kernel_fit, read_kernel_fit
 
 
@@ -24,9 +25,9 @@ def parts_folder() -> Path:
     return kernel_fits_folder() / "parts"
 
 
-def measured_path(chip: str) -> Path:
+def measured_path(device: str) -> Path:
     """Where the rows measured on this machine are collected."""
-    return user_folder() / "measured" / f"{chip}.csv"
+    return user_folder() / "measured" / f"{device}.csv"
 
 
 def kernel_fit_path(folder: Path, chip: str, stack: str) -> Path:
@@ -54,7 +55,12 @@ def write_kernel_fit(fit: KernelFit, folder: Path) -> Path:
     return path
 
 
-def user_kernel_fits(source: str) -> dict[tuple[str, str], KernelFit]:
-    """A user's own kernel fits by chip and stack; those of other sources or versions are left out."""
-    fits = [finished_fit(path, source=source) for path in sorted(kernel_fits_folder().glob("*.json"))]
+def user_kernel_fits() -> dict[tuple[str, str], KernelFit]:
+    """A user's own kernel fits by chip and stack: of the database's version that is known here, and of this machine.
+
+    What was fitted to another version's rows is left out.
+    """
+    sources = (SOURCE, *(str(measured_path(device)) for device in ("cpu", "cuda")))
+    paths = sorted(kernel_fits_folder().glob("*.json"))
+    fits = [finished_fit(path, source=source) for path in paths for source in sources]
     return {(fit.chip, fit.stack): fit for fit in fits if fit is not None}

@@ -109,13 +109,13 @@ def test_a_switch_may_add_up_on_the_way_and_cards_on_a_bus_may_not(chip: str, pa
 def test_launches_that_were_timed_instead_of_kernels_are_refused() -> None:
     """As an fp8-block table launched eagerly: 55 us and more whatever the work, longer only for what takes longer."""
     rng = np.random.default_rng(0)
-    launched = [
-        _matmul(55e-6 * (1.0 + 0.5 * u), m=float(m)) for m, u in zip(range(1, 101), rng.random(100), strict=True)
-    ]
+    launched = [_matmul(55e-6 * (1.0 + 0.5 * u), n=8.0 * (1 + i), k=64.0) for i, u in enumerate(rng.random(100))]
     long = [_matmul(2.0 * 2.0 * m * 8192.0**2 / PEAK, m=m, n=8192.0, k=8192.0) for m in (4096.0, 8192.0)]
     kept, refused = sane(H100, _frame("matmul", launched + long, dtype="fp8-block"))
     assert refused[sanity.LAUNCH_FLOOR] >= 95
     assert kept["m"].tolist()[-2:] == [4096.0, 8192.0]
+    same = [_matmul(55e-6, m=m, n=8192.0, k=8192.0) for m in (1.0, 2.0, 4.0, 16.0)]  # the same bytes, so the same time
+    assert sane(H100, _frame("matmul", same))[1] == {}
     assert sane(H100, _frame("matmul", [row | {"seconds": row["seconds"] / 10} for row in launched]))[1] == {}
 
 
