@@ -9,7 +9,8 @@ from math import prod
 
 import numpy as np
 
-from ..hardware_specs.dtypes import DType
+from ..hardware_specs.dtypes import DType, parse_dtype
+from .description import Model
 from .ops import attention_flop, matmul_flop, visible_share
 from .program import Append, Attention, Collective, Matmul, Pointwise, SendRecv, Step, Tensor
 from .sizes import Array, Sizes, ceil_div
@@ -35,6 +36,18 @@ class Formats:
     def matmul(self) -> DType:
         """The format matmuls run in: 8- and 4-bit floats as they are, integer weights are widened to the activations."""
         return self.weights if self.weights.compute in ("fp8", "fp4") else self.activations
+
+
+# Formats that activations are kept in; weights in anything narrower leave them as the model has them.
+_ACTIVATIONS = ("bf16", "fp16")
+
+
+def default_formats(model: Model, weights: str | None = None, kv: str | None = None) -> Formats:
+    """Formats by name: the model's own weights unless said, 16-bit activations of its kind, and a cache like those."""
+    native = parse_dtype(model.weights_dtype)
+    stored = native if weights is None else parse_dtype(weights)
+    kinds = [dtype for dtype in (stored, native, parse_dtype("bf16")) if dtype.name in _ACTIVATIONS]
+    return Formats(weights=stored, activations=kinds[0], kv=kinds[0] if kv is None else parse_dtype(kv))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

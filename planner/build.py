@@ -149,20 +149,25 @@ def _price(request: PlanRequest, choice: Choice, engine: Engine) -> _Priced:
 
 
 def _step_sources(calibration: Calibration, priced: _Priced) -> dict[str, Source]:
-    """Where each step's price comes from; what crosses nodes is at its bound unless the network was fitted."""
+    """Where each step's price comes from; what crosses nodes is at its bound unless the network was fitted.
+
+    A kernel of a shape beyond those that were measured is extrapolated.
+    """
     crosses = any(getattr(priced.mesh, axis).outer > 1 for axis in "xyz")
     network_fitted = "network_efficiency" in calibration.free
     sources: dict[str, Source] = {}
     for step in priced.steps:
         network = (step.part == "handover" and priced.mesh.stages_cross) or (crosses and step.is_collective)
-        sources[step.key] = "bound" if network and not network_fitted else calibration.origin
+        beyond = step.timed is not None and bool(np.any(step.timed.outside))
+        known: Source = "extrapolated" if beyond else calibration.origin
+        sources[step.key] = "bound" if network and not network_fitted else known
     return sources
 
 
 def _interval(
     request: PlanRequest, choice: Choice, calibration: Calibration, sources: dict[str, Source], latency_s: float
 ) -> tuple[float, float | None]:
-    """The 90 % interval: the fit's own where it speaks for every step.
+    """The 90 % interval: the fit's own where it speaks for every step, or where kernels were measured.
 
     Elsewhere it is never narrower than that, reaches down to the roofline and as far up; without a fit it has no end.
     """
@@ -171,7 +176,7 @@ def _interval(
     if calibration.interval_log is None:
         return latency_s, None
     spread = math.exp(calibration.interval_log)
-    if set(sources.values()) == {"fitted"}:
+    if set(sources.values()) == {"fitted"} or calibration.is_whole:
         return latency_s / spread, latency_s * spread
     roofline = calibration_of(choice.slice.chip, request.engine, bound=True).engine
     low = min(_price(request, choice, roofline).latency_s, latency_s / spread)

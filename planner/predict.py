@@ -11,17 +11,18 @@ from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.chip import Chip, Torus
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.errors import SpecError
-from ..simulator.cost.engines import engine_of_framework
+from ..simulator.cost.engines import engine_of_framework, get_engine
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
 from ..simulator.types import PhaseName
-from ..validate.loads import PhaseSeconds, batch_at_once, full_queue, scaled_rates
+from ..validate.loads import PhaseSeconds, batch_at_once, full_queue, scaled_rates, steady
 from ..validate.measured_case import MeasuredCase
 from ..validate.metrics import Outcome, Quantities
 from .build import build_phase
+from .deploy import phase_run
 from .predict_load import under_load
 from .request import MAX_BATCH, PlanRequest, make_request
-from .result import PhasePlan
+from .result import PhasePlan, WorkloadShape
 from .search import Found, Pair, note_bytes, search
 from .space import Choice, phase_cells
 
@@ -29,7 +30,7 @@ from .space import Choice, phase_cells
 _SWITCH_LAYOUT = "ws-1d-allreduce/heads"
 # Requests of one replica that a plan for traffic at a rate is made for; the simulation serves as many as come and fit.
 _OPEN_SEQUENCES = 64
-_BATCHES = tuple(sorted({b for k in range(13) for b in (2**k, 3 * 2**k) if b <= 4096}))
+_BATCHES = tuple(sorted({round(1.15**k) for k in range(60)}))
 
 
 def predict(case: MeasuredCase) -> Outcome:
@@ -97,8 +98,16 @@ def _request(case: MeasuredCase, chip: Chip, n_chips: int) -> PlanRequest:
         pp=case.pp,
         dp=1,
         objective="throughput" if case.is_rate else "latency",
-        engine=engine_of_framework(case.framework) if case.framework else None,
+        engine=_engine(case, chip),
     )
+
+
+def _engine(case: MeasuredCase, chip: Chip) -> str | None:
+    """The profile of the software a row names; vLLM on AMD's chips has its own."""
+    if not case.framework:
+        return None
+    name = engine_of_framework(case.framework, case.framework_version)
+    return "vllm-rocm" if chip.vendor.lower() == "amd" and name.startswith("vllm") else name
 
 
 def _predict_batch(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:
@@ -186,9 +195,17 @@ def _full_queue(request: PlanRequest) -> tuple[_Replicas, float]:
     """One replica under a full queue, and its requests a second."""
     pair = _best_pair(replace(request, objective="throughput"), "a single request")
     prefill, decode = _build_pair(request, pair)
+    mixed_s = None
+    if get_engine(decode.engine).mixes:
+        work = request.workload
+        shape = WorkloadShape(input_tokens=work.input_tokens, output_tokens=work.output_tokens)
+        mixed_s = phase_run(decode, request.model, shape).mixed_s(decode.batch)
 
     def answer(seconds: PhaseSeconds) -> Quantities:
-        return full_queue(seconds, prefill_batch=prefill.batch, decode_batch=decode.batch)
+        if mixed_s is None:
+            return full_queue(seconds, prefill_batch=prefill.batch, decode_batch=decode.batch)
+        scale = seconds.step_s / decode.step_s
+        return steady(seconds, n_sequences=decode.batch, mixed_s=mixed_s * scale)
 
     return _Replicas(n=1, prefill=prefill, decode=decode, answer=answer, n_users=decode.batch), pair.requests_per_s
 

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.catalogue import get_model
-from ..simulator.engine.deployment import Deployment, Pool
+from ..simulator.cost.engines import get_engine
+from ..simulator.engine.deployment import Deployment, EngineOptions, Pool
+from ..simulator.engine.policies import get_scheduler
 from ..simulator.report import QUANTILES, Report
 from ..simulator.run import simulate
 from ..simulator.workload.arrival import Traffic
@@ -48,8 +50,10 @@ def under_load(
 
     @cache
     def run(scale: float) -> Report:
-        spec = replica_spec(prefill, decode, get_model(case.model), shape, ServingOptions(step_scale=scale))
-        return simulate(Deployment(pools=(Pool(replica=spec, n_replicas=n_replicas),)), traffic)
+        scheduler = get_scheduler("chunked" if get_engine(decode.engine).mixes else "vllm")
+        options = ServingOptions(engine=EngineOptions(scheduler=scheduler, prefix_caching=False), step_scale=scale)
+        spec = replica_spec(prefill, decode, get_model(case.model), shape, options)
+        return simulate(Deployment(pools=(Pool(replica=spec, n_replicas=n_replicas),), options=options.engine), traffic)
 
     def answer(seconds: PhaseSeconds) -> Quantities:
         ratios = (seconds.prefill_s / prefill.latency_s, seconds.step_s / decode.step_s)

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..hardware_specs.cluster import Slice, parse_pool
-from ..hardware_specs.dtypes import DType, parse_dtype
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
 from ..models.description import Model
 from ..models.layouts import parse_layout_pair
-from ..models.work import Formats
+from ..models.work import Formats, default_formats
 from ..simulator.cost.calibrated import Calibration, calibration_of, default_engine
 from ..simulator.cost.engines import get_engine
 from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE
@@ -195,24 +194,11 @@ def _formats(
     model: Model, weights: str | Sequence[str] | None, kv_dtype: str | Sequence[str] | None
 ) -> tuple[Formats, ...]:
     """Every pair of the formats named; activations stay in 16 bits and the cache follows them unless said."""
-    native = parse_dtype(model.weights_dtype)
-    made = []
-    for name in _list(weights, native.name):
-        weight = parse_dtype(name)
-        activations = _activations(weight, native)
-        made += [
-            Formats(weights=weight, activations=activations, kv=parse_dtype(kv))
-            for kv in _list(kv_dtype, activations.name)
-        ]
-    return tuple(made)
-
-
-def _activations(weight: DType, native: DType) -> DType:
-    """16-bit activations of the model's own kind, whatever the weights are stored in."""
-    sixteen = ("bf16", "fp16")
-    if weight.name in sixteen:
-        return weight
-    return native if native.name in sixteen else parse_dtype("bf16")
+    return tuple(
+        default_formats(model, weight, kv)
+        for weight in _list(weights, model.weights_dtype)
+        for kv in ((None,) if kv_dtype is None else _list(kv_dtype, ""))
+    )
 
 
 def _page_sizes(page_size: int | Sequence[int]) -> tuple[int, ...]:

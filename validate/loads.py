@@ -75,6 +75,29 @@ def full_queue(seconds: PhaseSeconds, *, prefill_batch: int, decode_batch: int) 
     )
 
 
+def steady(seconds: PhaseSeconds, *, n_sequences: int, mixed_s: float | None = None) -> Quantities:
+    r"""An engine kept full: whenever a request is done the next one takes its place.
+
+    .. math:: T = S(n) + n\,P(1) / N, \qquad X = n / (N T)
+
+    While a request is decoded in N steps of n sequences, each of the others' prompts is read once: between the steps, or in
+    the same passes, each of which then takes `mixed_s`.
+
+    >>> steady(PhaseSeconds(prefill_s=0.1, step_s=0.01, input_tokens=8, output_tokens=10), n_sequences=2).tpot_s
+    0.03
+    """
+    n_out = max(seconds.output_tokens, 1)
+    tpot_s = seconds.step_s + n_sequences * seconds.prefill_s / n_out if mixed_s is None else mixed_s
+    ttft_s = seconds.prefill_s + tpot_s / 2.0
+    return Quantities(
+        ttft_s=ttft_s,
+        tpot_s=tpot_s,
+        generate_s=n_out * tpot_s,
+        e2e_s=ttft_s + n_out * tpot_s,
+        **_rates(seconds, n_sequences / (n_out * tpot_s)),
+    )
+
+
 def scaled_rates(one: Quantities, factor: float) -> Quantities:
     """Rates times a factor, as those of several equal replicas; times stay."""
     rates = [f.name for f in fields(one) if f.name.endswith("_per_s")]

@@ -43,6 +43,7 @@ class MeasuredCase:
     weights: str | None
     kv_dtype: str | None
     framework: str
+    framework_version: str
     input_tokens: int
     output_tokens: int
     input_cv: float
@@ -85,6 +86,7 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
         weights=_format(row, "weights_dtype"),
         kv_dtype=_format(row, "kv_dtype"),
         framework=_text(row, "framework"),
+        framework_version=_text(row, "framework_version"),
         input_tokens=lengths.input_tokens or 0,
         output_tokens=lengths.output_tokens or 0,
         input_cv=lengths.input_cv,

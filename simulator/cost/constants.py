@@ -20,8 +20,10 @@ class Constants:
     pass_s : once per forward pass: dispatch, sampling, the host
     sequence_s : once per sequence and forward pass: what the host does for each, sampling and detokenising among it
     dispatch_s : the host launches one kernel; a pass takes no less than launching all of its kernels one by one
+    pointwise_slowdown : memory traffic of norms, activations and sums over what they must read and write: engines that fuse
+        little pass over their data again and again
     matmul_slowdown, attention_slowdown, collective_slowdown : time of this software's kernels over that of the kernels
-        that were measured on the chip; they price nothing that was not
+        that were measured on the chip, or over the bound where none were
     """
 
     matmul_efficiency: float = 1.0
@@ -35,6 +37,7 @@ class Constants:
     pass_s: float = 0.0
     sequence_s: float = 0.0
     dispatch_s: float = 0.0
+    pointwise_slowdown: float = 1.0
     matmul_slowdown: float = 1.0
     attention_slowdown: float = 1.0
     collective_slowdown: float = 1.0

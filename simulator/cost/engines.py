@@ -1,5 +1,6 @@
 """Software that runs programs: the choices that change a program, by name."""
 
+import re
 from dataclasses import dataclass
 
 from ...hardware_specs.errors import UnknownNameError
@@ -17,6 +18,7 @@ class EngineProfile:
     layouts, attention : what the engine can run, and the planner tries unless told otherwise
     runs : how it runs them, with every constant at its bound
     stack : the software whose kernels it runs, as kernel fits name it; None prices it by constants alone
+    mixes : prompts are read in the passes that decode, else between them
     """
 
     name: str
@@ -25,22 +27,44 @@ class EngineProfile:
     attention: tuple[AttentionSharding, ...]
     runs: Engine
     stack: str | None = None
+    mixes: bool = False
 
 
 _MEGATRON = ("ws-1d-allreduce", "ws-1d-sequence")
 _PAPER = ("ws-1d", "ws-2d", "wg-x", "wg-xy", "wg-xyz")
 
+
+def _gpu_engine(
+    name: str, source: str, stack: str | None, *, launch_mode: str = "graph", mixes: bool = False
+) -> EngineProfile:
+    """An engine that runs Megatron's forms with fused attention over one software stack's kernels."""
+    return EngineProfile(
+        name=name,
+        source=source,
+        layouts=_MEGATRON,
+        attention=("heads", "context"),
+        runs=Engine(static_buffers=True, launch_mode=launch_mode),
+        stack=stack,
+        mixes=mixes,
+    )
+
+
 ENGINES: dict[str, EngineProfile] = {
     profile.name: profile
     for profile in (
-        EngineProfile(
-            name="flash",
-            source="Dao2022; today's engines (vLLM, TensorRT-LLM, SGLang) attend with fused kernels",
-            layouts=_MEGATRON,
-            attention=("heads", "context"),
-            runs=Engine(static_buffers=True),
-            stack="trtllm",
+        _gpu_engine("flash", "Dao2022; any of today's engines, where none is named", "vllm", mixes=True),
+        _gpu_engine("vllm", "vLLM 0.8 and later: CUDA graphs, the scheduler beside the model", "vllm", mixes=True),
+        _gpu_engine("vllm-v0", "vLLM 0.3 to 0.7: CUDA graphs, the scheduler between passes", "vllm"),
+        _gpu_engine("vllm-eager", "vLLM of 2023: no CUDA graphs, NCCL alone", "vllm", launch_mode="nccl"),
+        _gpu_engine("sglang", "SGLang 0.4 and later", "sglang"),
+        _gpu_engine("trtllm", "TensorRT-LLM 0.19 and later: its PyTorch backend", "trtllm", mixes=True),
+        _gpu_engine(
+            "trtllm-cpp", "TensorRT-LLM 0.7 to 0.18: TensorRT engines, in-flight batching in C++", "trtllm", mixes=True
         ),
+        _gpu_engine("vllm-rocm", "vLLM on AMD's chips, whose kernels nobody has published", None),
+        _gpu_engine("trtllm-static", "TensorRT-LLM 0.5 and 0.6: gptSessionBenchmark, static batches", "trtllm"),
+        _gpu_engine("deepspeed", "DeepSpeed-MII and DeepSpeed-Inference", "vllm", launch_mode="nccl"),
+        _gpu_engine("gpt-fast", "gpt-fast: torch.compile with CUDA graphs", "vllm", launch_mode="nccl"),
         EngineProfile(
             name="shardwise",
             source="our own executor: every layout, fused attention, buffers reused",
@@ -64,7 +88,6 @@ ENGINES: dict[str, EngineProfile] = {
         ),
     )
 }
-_FRAMEWORKS = {"fastertransformer": "fastertransformer", "googlejax": "jax-pope2022", "jaxpope2022": "jax-pope2022"}
 
 
 def get_engine(name: str) -> EngineProfile:
@@ -74,10 +97,57 @@ def get_engine(name: str) -> EngineProfile:
     return ENGINES[name]
 
 
-def engine_of_framework(framework: str) -> str:
-    """The engine profile that stands for a framework as measurements name it; ``flash`` for all of today's.
+# A framework as measurements name it: words it is known by, versions at which its profile changes (from that one on), and
+# the profile of tables that give no version.
+_FRAMEWORKS: tuple[tuple[str, tuple[tuple[float, str], ...], str], ...] = (
+    ("vllmbased", (), "vllm-eager"),
+    ("nim", (), "trtllm-cpp"),
+    ("gptsession", (), "trtllm-static"),
+    ("fastertransformer", (), "fastertransformer"),
+    ("vllmtpu", (), "jax-pope2022"),
+    ("vllm", ((0.0, "vllm-v0"), (0.08, "vllm")), "vllm-v0"),
+    ("sglang", (), "sglang"),
+    ("tensorrtllm", ((0.0, "trtllm-static"), (0.07, "trtllm-cpp"), (0.19, "trtllm")), "trtllm-cpp"),
+    ("trtllm", (), "trtllm"),
+    ("tensorrt", (), "trtllm-cpp"),
+    ("cuda", (), "trtllm-cpp"),
+    ("rocm", (), "vllm"),
+    ("deepspeed", (), "deepspeed"),
+    ("dsinference", (), "deepspeed"),
+    ("accelerate", (), "deepspeed"),
+    ("gptfast", (), "gpt-fast"),
+    ("googlejax", (), "jax-pope2022"),
+    ("jaxpope2022", (), "jax-pope2022"),
+    ("jetstream", (), "jax-pope2022"),
+    ("sax", (), "jax-pope2022"),
+)
 
-    >>> engine_of_framework("FasterTransformer"), engine_of_framework("vLLM 0.6.5")
-    ('fastertransformer', 'flash')
+
+def engine_of_framework(framework: str, version: str = "") -> str:
+    """The engine profile that stands for a framework as measurements name it; ``flash`` for one that has none.
+
+    >>> engine_of_framework("FasterTransformer"), engine_of_framework("vLLM", "0.19.0"), engine_of_framework("vLLM")
+    ('fastertransformer', 'vllm', 'vllm-v0')
+    >>> engine_of_framework("TensorRT-LLM", "v0.13.0 TensorRT engine")
+    'trtllm-cpp'
     """
-    return _FRAMEWORKS.get(name_key(framework), "flash")
+    text = name_key(framework)
+    for word, changes, unversioned in _FRAMEWORKS:
+        if word in text:
+            number = _version(version) if _version(version) is not None else _version(framework)
+            reached = [name for least, name in changes if number is not None and number >= least]
+            return reached[-1] if reached else unversioned
+    return "flash"
+
+
+def _version(text: str) -> float | None:
+    """The first version in a text: a release 0.N as N hundredths, later ones as whole numbers.
+
+    >>> _version("v0.13.0 TensorRT engine"), _version("1.0.0rc3"), _version("nightly")
+    (0.13, 1.0, None)
+    """
+    found = re.search(r"(?<![\d.])(\d+)\.(\d+)", text)
+    if found is None:
+        return None
+    major, minor = int(found[1]), int(found[2])
+    return float(major) if major else minor / 100.0

@@ -54,7 +54,7 @@ class FitCase:
 _STARTS = (0.1, 1.0, 4.0)
 
 # start, lower and upper bound of each constant
-_RANGES: dict[str, tuple[float, float, float]] = {
+RANGES: dict[str, tuple[float, float, float]] = {
     "matmul_efficiency": (0.8, 0.2, 1.0),
     "hbm_efficiency": (0.85, 0.2, 1.0),
     "link_efficiency": (0.8, 0.05, 1.0),
@@ -63,6 +63,12 @@ _RANGES: dict[str, tuple[float, float, float]] = {
     "hop_s": (1e-6, 0.0, 1e-4),
     "kernel_launch_s": (2e-6, 0.0, 1e-3),
     "pass_s": (1e-3, 0.0, 1e-1),
+    "sequence_s": (2e-5, 0.0, 5e-3),
+    "dispatch_s": (1e-5, 0.0, 2e-4),
+    "matmul_slowdown": (1.0, 0.7, 4.0),
+    "attention_slowdown": (1.0, 0.5, 8.0),
+    "collective_slowdown": (1.0, 0.5, 8.0),
+    "pointwise_slowdown": (2.0, 0.5, 30.0),
 }
 
 
@@ -103,9 +109,9 @@ def fit_constants(cases: Sequence[FitCase], *, chip: str, engine: str, free: Seq
     from scipy.optimize import least_squares
 
     profile = get_engine(engine)
-    start = np.array([_RANGES[name][0] for name in free])
-    low = np.array([_RANGES[name][1] for name in free])
-    high = np.array([_RANGES[name][2] for name in free])
+    start = np.array([RANGES[name][0] for name in free])
+    low = np.array([RANGES[name][1] for name in free])
+    high = np.array([RANGES[name][2] for name in free])
 
     def engine_at(z: NDArray[np.float64]) -> Engine:
         values = dict(zip(free, (float(v) for v in z * start), strict=True))

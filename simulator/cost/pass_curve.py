@@ -25,8 +25,21 @@ from .price import Engine, StepPrice, pass_time_s, price_pass
 _WHOLE_TOKENS = 64
 _GRID_RATIO = 1.04
 _MOST_TOKENS = 2.0**22
-# Cached tokens at which attention is priced to read its slopes; powers of two, which every axis cuts evenly.
+# Sequences that decode beside a chunk, at which their attention is priced.
+_BESIDE = 32.0
+# Cached tokens at which attention is priced to read its slopes; powers of two, which every axis cuts evenly. Where kernels
+# were measured they are those around the plan's own context, as efficiency differs along it.
 _SHORT, _LONG = 4096.0, 8192.0
+_LEAST_SHORT = 64.0
+
+
+def _contexts(setting: PhaseSetting, engine: Engine) -> tuple[float, float]:
+    """A short and a long context to read slopes between."""
+    if engine.kernels is None:
+        return _SHORT, _LONG
+    middle = max(setting.workload.mean_decode_past + 1.0, _LEAST_SHORT)
+    short = 2.0 ** math.floor(math.log2(middle))
+    return short, 2.0 * short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +66,7 @@ class AttentionLines:
     memory_s_per_cached_token : reading K and V of one token of one sequence
     memory_s_per_new_token : its query and its output
     counts_masked : pairs that the causal mask hides are computed too
+    decode_s_per_cached_token : of sequences that decode beside the chunks, where they have a kernel of their own
     """
 
     compute_s_per_pair: float
@@ -60,6 +74,7 @@ class AttentionLines:
     memory_s_per_cached_token: float
     memory_s_per_new_token: float
     counts_masked: bool
+    decode_s_per_cached_token: float | None = None
 
     def pairs(self, new_tokens: float, past_tokens: float) -> float:
         """Pairs of one sequence with `new_tokens` after `past_tokens`."""
@@ -124,10 +139,11 @@ def _parts(
     others = [price for price in prices if price.part != "block" or price.name not in names]
     last = [price for price in others if price.part == "last"]
     rest = pass_time_s([price for price in others if price.part != "last"])
+    on_host_s = engine.constants.sequence_s * group.n_sequences
     launches = sum((price.count * price.overhead_s for price in attention), start=0.0)
     return _Parts(
-        tokens_s=rest + launches,
-        sequences_s=pass_time_s(last),
+        tokens_s=rest + launches - on_host_s,
+        sequences_s=pass_time_s(last) + on_host_s,
         compute_s=_summed(attention, "compute_s"),
         memory_s=_summed(attention, "memory_s"),
     )
@@ -169,10 +185,32 @@ def pass_curve(setting: PhaseSetting, machine: Machine, engine: Engine, batch_ax
     )
 
 
+def _kernel_lines(
+    setting: PhaseSetting, machine: Machine, engine: Engine, batch_axes: tuple[str, ...], n: float
+) -> AttentionLines:
+    """Read measured kernels at the plan's own prompt and context: a chunk is priced at a whole prompt's efficiency."""
+    prompt = 2.0 ** round(math.log2(max(setting.workload.input_tokens, 2)))
+    whole = _parts(setting, machine, engine, batch_axes, TokenGroup(n_sequences=n, new_tokens=prompt, past_tokens=0.0))
+    short, _ = _contexts(setting, engine)
+    one = TokenGroup(n_sequences=n * _BESIDE, new_tokens=1.0, past_tokens=short - 1.0)
+    decode = _parts(setting, machine, engine, batch_axes, one)
+    busy_s = max(float(decode.compute_s), float(decode.memory_s))
+    return AttentionLines(
+        compute_s_per_pair=float(whole.compute_s) / (n * prompt * prompt * visible_share(prompt, 0.0)),
+        memory_s_per_pair=0.0,
+        memory_s_per_cached_token=float(whole.memory_s) / (n * prompt),
+        memory_s_per_new_token=0.0,
+        counts_masked=False,
+        decode_s_per_cached_token=busy_s / (n * _BESIDE * short),
+    )
+
+
 def _attention_lines(
     setting: PhaseSetting, machine: Machine, engine: Engine, batch_axes: tuple[str, ...], n: float
 ) -> AttentionLines:
     """Read the slopes of attention off three passes of `n` sequences."""
+    if engine.kernels is not None:
+        return _kernel_lines(setting, machine, engine, batch_axes, n)
 
     def at(new_tokens: float, context: float) -> _Parts:
         group = TokenGroup(n_sequences=n, new_tokens=new_tokens, past_tokens=context - new_tokens)
@@ -196,6 +234,7 @@ def decode_curve(setting: PhaseSetting, machine: Machine, engine: Engine, max_se
     n = np.arange(1.0, max_sequences + 1.0)
     prefix = np.broadcast_to(batch_prefix(machine.mesh, n), n.shape)
     fixed, compute, memory, slope = (np.empty_like(n) for _ in range(4))
+    first, last = _contexts(setting, engine)
     for length in np.unique(prefix):
         at = np.flatnonzero(prefix == length)
         short, long = (
@@ -206,12 +245,12 @@ def decode_curve(setting: PhaseSetting, machine: Machine, engine: Engine, max_se
                 AXES[:length],
                 TokenGroup(n_sequences=n[at], new_tokens=1.0, past_tokens=context - 1.0),
             )
-            for context in (_SHORT, _LONG)
+            for context in (first, last)
         )
         fixed[at] = short.tokens_s + short.sequences_s
-        compute[at] = short.compute_s / (n[at] * _SHORT)
-        slope[at] = (long.memory_s - short.memory_s) / (n[at] * (_LONG - _SHORT))
-        memory[at] = np.maximum(short.memory_s - slope[at] * n[at] * _SHORT, 0.0)
+        compute[at] = short.compute_s / (n[at] * first)
+        slope[at] = (long.memory_s - short.memory_s) / (n[at] * (last - first))
+        memory[at] = np.maximum(short.memory_s - slope[at] * n[at] * first, 0.0)
     return DecodeCurve(
         fixed_s=tuple(fixed.tolist()),
         compute_s_per_token=tuple(compute.tolist()),

@@ -73,6 +73,29 @@ def microbatch_sequences(setting: PhaseSetting, batch: Array, n_microbatches: Ar
     return ceil_div(ceil_div(batch, setting.dp), n_microbatches)
 
 
+def mixed_groups(setting: PhaseSetting, n_sequences: Array) -> list[TokenGroup]:
+    """The steady pass of a full engine that reads prompts and decodes at once: a step of `n_sequences`, and their prompts.
+
+    While a sequence decodes its N tokens its place is filled once, so a pass reads L/N prompt tokens for each of them: a part
+    of one prompt, or several whole ones.
+    """
+    work = setting.workload
+    prompt = float(work.input_tokens)
+    read = np.maximum(n_sequences * prompt / max(work.output_tokens, 1), 1.0)
+    new = np.minimum(read, prompt)
+    return [
+        TokenGroup(n_sequences=n_sequences, new_tokens=1.0, past_tokens=work.mean_decode_past),
+        TokenGroup(n_sequences=read / new, new_tokens=new, past_tokens=(prompt - new) / 2.0),
+    ]
+
+
+def price_mixed(setting: PhaseSetting, machine: Machine, n_sequences: Array, engine: Engine) -> list[StepPrice]:
+    """The steps of `mixed_groups` through one replica, by the decode program."""
+    program = lower_phase(setting, (), engine)
+    sizes = Sizes(program, machine.mesh, mixed_groups(setting, n_sequences))
+    return price_pass(program, sizes, setting.formats, machine, engine, pp=setting.pp)
+
+
 def lower_phase(setting: PhaseSetting, batch_axes: tuple[str, ...], engine: Engine) -> ShardedProgram:
     """The program of a setting."""
     return lower(

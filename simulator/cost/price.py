@@ -6,6 +6,7 @@ collective is exposed only as far as it outlasts its partner matmul.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -48,6 +49,10 @@ class Engine:
     pipelines: bool = True
 
 
+StepKind = Literal["matmul", "attention", "pointwise", "collective", "other"]
+_KINDS: dict[type, StepKind] = {Matmul: "matmul", Attention: "attention", Pointwise: "pointwise"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPrice:
     """One step on one chip, each (...) seconds; `count` times in the pass. `comm_s` is what is exposed.
@@ -64,8 +69,13 @@ class StepPrice:
     comm_s: Array
     overhead_s: Array
     flop: Array = 0.0
-    is_collective: bool = False
+    kind: StepKind = "other"
     timed: TimedStep | None = None
+
+    @property
+    def is_collective(self) -> bool:
+        """Whether it moves data between the chips of the mesh."""
+        return self.kind == "collective"
 
     @property
     def key(self) -> str:
@@ -126,7 +136,7 @@ def _timed(step: Step, setup: _Setup) -> TimedStep | None:
 def _by_kernels(step: Step, part: str, count: float, setup: _Setup, timed: TimedStep) -> StepPrice:
     """A step whose kernels were measured, times what this software's take of those."""
     constants = setup.engine.constants
-    slowdown = constants.matmul_slowdown if isinstance(step, Matmul) else constants.attention_slowdown
+    slowdown = _slowdown(step, constants)
     return StepPrice(
         name=step.name,
         part=part,
@@ -136,23 +146,40 @@ def _by_kernels(step: Step, part: str, count: float, setup: _Setup, timed: Timed
         comm_s=0.0,
         overhead_s=timed.fixed_s,
         flop=setup.work(step).flop,
+        kind=_KINDS[type(step)],
         timed=timed,
     )
+
+
+def _slowdown(step: Step, constants: Constants) -> float:
+    """How much longer an engine's kernel takes than the one it is priced by."""
+    match step:
+        case Matmul():
+            return constants.matmul_slowdown
+        case Attention():
+            return constants.attention_slowdown
+        case Pointwise():
+            return constants.pointwise_slowdown
+    return 1.0
 
 
 def _by_constants(step: Step, part: str, count: float, setup: _Setup) -> StepPrice:
     """A step at the rates the constants say."""
     work, constants, chip = setup.work(step), setup.engine.constants, setup.machine.chip
     dtype = setup.formats.matmul if isinstance(step, Matmul) else setup.formats.activations
+    slowdown = _slowdown(step, constants)
     return StepPrice(
         name=step.name,
         part=part,
         count=count,
-        compute_s=_issued_flop(step, work, setup) / (chip.peak_flop_per_s(dtype) * constants.matmul_efficiency),
-        memory_s=work.hbm_bytes / (chip.hbm_bytes_per_s.value * constants.hbm_efficiency),
+        compute_s=slowdown
+        * _issued_flop(step, work, setup)
+        / (chip.peak_flop_per_s(dtype) * constants.matmul_efficiency),
+        memory_s=slowdown * work.hbm_bytes / (chip.hbm_bytes_per_s.value * constants.hbm_efficiency),
         comm_s=0.0,
         overhead_s=constants.kernel_launch_s if isinstance(step, Matmul | Attention | Pointwise) else 0.0,
         flop=work.flop,
+        kind=_KINDS.get(type(step), "other"),
     )
 
 
@@ -177,6 +204,7 @@ def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden
         network_efficiency=constants.network_efficiency,
         axes_at_once=engine.axes_at_once and not step.looped,
     )
+    exposed_s = exposed_s * constants.collective_slowdown
     if step.looped and step.partner is not None:
         left_s = hidden[step.partner] - exposed_s
         exposed_s, hidden[step.partner] = np.maximum(-left_s, 0.0), np.maximum(left_s, 0.0)
@@ -197,7 +225,7 @@ def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden
         memory_s=0.0,
         comm_s=exposed_s,
         overhead_s=latency_s,
-        is_collective=True,
+        kind="collective",
         timed=timed,
     )
 
@@ -227,21 +255,25 @@ def price_pass(
     if pp > 1:
         parts.append(("handover", program.handover, pp - 1.0))
     prices = [price for part, steps, count in parts for price in _price_steps(steps, part, count, setup)]
-    host_s = _host_s(prices, sizes, engine.constants)
+    n_sequences = sum((group.n_sequences for group in sizes.groups), start=0.0)
+    n_kernels = sum(price.count for price in prices)
+    host_s = host_time_s(engine.constants, pass_time_s(prices), n_sequences=n_sequences, n_kernels=n_kernels)
     return [
         *prices,
         StepPrice(name="pass", part="pass", count=1.0, compute_s=0.0, memory_s=0.0, comm_s=0.0, overhead_s=host_s),
     ]
 
 
-def _host_s(prices: Sequence[StepPrice], sizes: Sizes, constants: Constants) -> Array:
-    """What the host adds to a pass: its own work, and what launching every kernel outlasts the kernels by."""
-    n_sequences = sum((group.n_sequences for group in sizes.groups), start=0.0)
+def host_time_s(constants: Constants, kernels_s: Array, *, n_sequences: Array, n_kernels: float) -> Array:
+    """What the host adds to a pass: its own work, and what launching every kernel outlasts the kernels by.
+
+    Parameters
+    ----------
+    kernels_s : (...) seconds of all kernels of the pass
+    n_sequences : (...) sequences in it
+    """
     own_s = constants.pass_s + constants.sequence_s * n_sequences
-    if not constants.dispatch_s:
-        return own_s
-    launched_s = constants.dispatch_s * sum(price.count for price in prices)
-    return own_s + np.maximum(launched_s - pass_time_s(prices), 0.0)
+    return own_s + np.maximum(constants.dispatch_s * n_kernels - kernels_s, 0.0)
 
 
 def pass_time_s(prices: Sequence[StepPrice]) -> Array:

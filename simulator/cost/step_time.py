@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from ...models.sizes import batch_axes
 from .machine import Machine
 from .pass_curve import DecodeCurve, PassCurve, decode_curve, pass_curve
-from .phases import PhaseSetting
-from .price import Engine
+from .phases import PhaseSetting, price_mixed
+from .price import Engine, pass_time_s
 
 
 class Chunk(NamedTuple):
@@ -130,12 +130,17 @@ class PhasedSteps:
 
 def _chunks_s(curve: PassCurve, chunks: Sequence[Chunk], sequences: int = 0, context_tokens: int = 0) -> float:
     """A pass over chunks and `sequences` that decode."""
+    beside_s, apart = 0.0, curve.attention.decode_s_per_cached_token
     new, cached, pairs = float(sequences), float(context_tokens), float(context_tokens)
+    if apart is not None:
+        beside_s, cached, pairs = apart * context_tokens, 0.0, 0.0
     for chunk in chunks:
         new += chunk.new_tokens
         cached += chunk.new_tokens + chunk.past_tokens
         pairs += curve.attention.pairs(chunk.new_tokens, chunk.past_tokens)
-    return curve.seconds(new_tokens=new, sequences=sequences + len(chunks), pairs=pairs, cached_tokens=cached)
+    return beside_s + curve.seconds(
+        new_tokens=new, sequences=sequences + len(chunks), pairs=pairs, cached_tokens=cached
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -158,6 +163,17 @@ class PhaseRun:
             self._curves[axes] = pass_curve(self.setting, self.machine, self.engine, axes)
         return self._curves[axes]
 
+    def by_constants(self) -> "PhaseRun":
+        """The same without measured kernels."""
+        if self.engine.kernels is None:
+            return self
+        engine = replace(self.engine, kernels=None)
+        return PhaseRun(setting=self.setting, machine=self.machine, sizes=self.sizes, engine=engine)
+
+    def mixed_s(self, n_sequences: int) -> float:
+        """A pass of a full engine that decodes `n_sequences` and reads the prompts of those that take their places."""
+        return float(pass_time_s(price_mixed(self.setting, self.machine, float(n_sequences), self.engine)))
+
     def decode_curve(self, max_sequences: int) -> DecodeCurve:
         """Decode steps of 1 to `max_sequences` sequences."""
         return decode_curve(self.setting, self.machine, self.engine, max_sequences)
@@ -167,14 +183,16 @@ def is_one_program(prefill: PhaseRun, decode: PhaseRun, *, rel_tol: float = 1e-9
     """Whether a token costs the same in a prompt and in a decode step, so that both go through one pass.
 
     That holds where no form cuts the batch or the tokens of a sequence: both phases have one layout on one mesh, and a pass
-    over n tokens is priced alike whether they are a prompt or n sequences of one token each.
+    over n tokens is priced alike whether they are a prompt or n sequences of one token each. Measured kernels differ between
+    the two, so constants alone price this.
     """
     same = (prefill.setting.layout, prefill.setting.attention, prefill.setting.formats, prefill.sizes)
     if same != (decode.setting.layout, decode.setting.attention, decode.setting.formats, decode.sizes):
         return False
     if prefill.machine.chip != decode.machine.chip:
         return False
-    one, many = prefill.pass_curve(1), decode.decode_curve(_COMPARED_SEQUENCES)
+    one = prefill.by_constants().pass_curve(1)
+    many = decode.by_constants().decode_curve(_COMPARED_SEQUENCES)
     return all(
         math.isclose(one.tokens_s(float(n)) + one.sequences_s(float(n)), fixed_s, rel_tol=rel_tol)
         for n, fixed_s in enumerate(many.fixed_s, start=1)
