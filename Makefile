@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO = plan palm-540b --on tpu-v4:4x4x4 --input 2048 --output 64 --batch 512
 
-.PHONY: demo test check format readme bench clean
+.PHONY: demo test check format readme accuracy bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/shardwise $(DEMO)
@@ -25,6 +25,9 @@ format: $(VENV)/installed-dev
 
 readme: $(VENV)/installed-dev
 	$(BIN)/python docs/refresh_readme.py
+
+accuracy: $(VENV)/installed-dev
+	$(BIN)/python docs/refresh_accuracy.py
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/planner_speed.py
