@@ -166,3 +166,14 @@ def test_what_cannot_be_a_graph_is_launched(monkeypatch) -> None:
     timing = timing_module.time_runs(lambda: gpu.calls.append("run"), "cuda")
     assert gpu.calls[5:9] == ["flush", "record", "run", "record"]
     assert timing.how == "launches between device events, L2 flushed"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("op", OPS)
+def test_a_gpu_times_our_kernel_and_torch_s(op, tmp_path, capsys) -> None:
+    target = tmp_path / "rows.csv"
+    assert bench.main(["--device", "cuda", "--op", op, "-o", str(target)]) == 0, capsys.readouterr().err
+    rows = read_measurements(target.read_text().splitlines(), "rows")
+    assert {row.quantity.split()[-1] for row in rows} == {"shardwise", "torch"}
+    assert all("L2 flushed" in row.device and "driver" in row.software for row in rows)
