@@ -56,7 +56,8 @@ def _ask(predict: Predictor, case: MeasuredCase) -> Answer:
         # the bare sentence: errors with more to them do not travel between processes
         return SpecError(str(reason))
     except Exception as error:
-        return SpecError(f"internal error, please report it: {type(error).__name__}: {error}")
+        first_line = str(error).partition("\n")[0]
+        return SpecError(f"internal error, please report it: {type(error).__name__}: {first_line:.200}")
 
 
 def _context(predict: Predictor) -> multiprocessing.context.BaseContext:

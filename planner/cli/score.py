@@ -1,5 +1,6 @@
 """``shardwise score``: every row of a table of measured cases predicted beside its measurement."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -143,7 +144,7 @@ def _numbers(group: "GroupScore") -> tuple[str, ...]:
         str(group.predicted),
         *("-" if e is None else f"{e:.3f}" for e in (group.median_abs_error, group.mean_abs_error)),
         "-" if group.bias is None else f"{group.bias:+.3f}",
-        *("-" if share is None else f"{share:.2f}" for share in shares),
+        *("-" if share is None else "open" if math.isinf(share) else f"{share:.2f}" for share in shares),
     )
 
 
