@@ -11,7 +11,7 @@ import pandas as pd
 from ...hardware_specs.chip import Chip
 from ...hardware_specs.documents import write_atomically
 from ...hardware_specs.errors import SpecError
-from ...hardware_specs.kernel_rows import COLLECTIVES
+from ...hardware_specs.kernel_formats import COLLECTIVES
 from .kernel_fit import LEAST_ROWS, KernelRows, family_rows, fit_kernels
 from .kernel_times import KernelFamily, KernelFit, dump_kernel_fit
 from .stacks import StackRows

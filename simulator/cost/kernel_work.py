@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ...hardware_specs.kernel_rows import COLLECTIVES, KERNEL_DTYPES
+from ...hardware_specs.kernel_formats import COLLECTIVES, KERNEL_DTYPES
 from ...models.ops import OpWork, attention_flop, attention_work, grouped_matmul_work, matmul_work
 
 Vector = NDArray[np.float64]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ...hardware_specs.kernel_rows import COLLECTIVES
+from ...hardware_specs.kernel_formats import COLLECTIVES
 
 # Libraries whose collectives every stack may call beside its own.
 LIBRARIES = ("nccl", "oneccl")
