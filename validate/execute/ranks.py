@@ -1,6 +1,7 @@
 """Ranks as processes: started together, watched together, ended together."""
 
 import ctypes
+import mmap
 import multiprocessing
 import os
 import signal
@@ -11,6 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,24 @@ class RankFailedError(Exception):
     """A rank died, hung or raised; the text is its own error."""
 
 
+class Progress:
+    """How many steps each rank has begun, in memory that all of them share."""
+
+    def __init__(self, n_ranks: int) -> None:
+        self._counts = memoryview(mmap.mmap(-1, 8 * n_ranks)).cast("q")
+
+    def note(self, rank: int) -> None:
+        """One more step of a rank."""
+        self._counts[rank] += 1
+
+    def behind(self, ranks: Sequence[int]) -> str:
+        """Which of some ranks did the fewest steps, if they differ."""
+        counts = {rank: self._counts[rank] for rank in ranks}
+        least, most = min(counts.values()), max(counts.values())
+        slowest = ", ".join(str(rank) for rank, count in counts.items() if count == least)
+        return f"; rank {slowest} did the fewest steps, {least:,} of {most:,}" if least < most else ""
+
+
 def run_ranks(specs: Sequence[RunSpec], *, limit_s: float) -> list[list[RankReport]]:
     """Run specs one after the other on one set of processes, a process a rank; all on as many ranks of one device.
 
@@ -42,14 +62,21 @@ def run_ranks(specs: Sequence[RunSpec], *, limit_s: float) -> list[list[RankRepo
     """
     with tempfile.TemporaryDirectory(prefix="shardwise-") as folder:
         store = str(Path(folder) / "store")
-        by_rank = start_together(specs[0].mesh.n_ranks, limit_s, lambda rank: _run_rank(specs, rank, store, limit_s))
+        n_ranks = specs[0].mesh.n_ranks
+        progress = Progress(n_ranks)
+        by_rank = start_together(
+            n_ranks, limit_s, lambda rank: _run_rank(specs, rank, store, limit_s, progress), progress=progress
+        )
     return [list(reports) for reports in zip(*by_rank, strict=True)]
 
 
-def start_together(n: int, limit_s: float, work: Callable[[int], Any]) -> list[Any]:
-    """Run `work(rank)` in `n` processes and return what each returns."""
+def start_together(
+    n: int, limit_s: float, work: Callable[[int], Any], *, progress: Progress | None = None
+) -> list[Any]:
+    """Run `work(rank)` in `n` processes and return what each returns; `progress` tells who hangs."""
     context = multiprocessing.get_context("fork")
-    pipes, processes = [], []
+    pipes: list[Connection] = []
+    processes: list[ForkProcess] = []
     try:
         for rank in range(n):
             ours, theirs = context.Pipe(duplex=False)
@@ -58,7 +85,7 @@ def start_together(n: int, limit_s: float, work: Callable[[int], Any]) -> list[A
             theirs.close()
             pipes.append(ours)
             processes.append(process)
-        return _gather(pipes, limit_s)
+        return _gather(pipes, processes, limit_s, progress)
     finally:
         for process in processes:
             if process.is_alive():
@@ -67,7 +94,9 @@ def start_together(n: int, limit_s: float, work: Callable[[int], Any]) -> list[A
             process.join()
 
 
-def _gather(pipes: list[Connection], limit_s: float) -> list[Any]:
+def _gather(
+    pipes: list[Connection], processes: Sequence[ForkProcess], limit_s: float, progress: Progress | None
+) -> list[Any]:
     """What every rank sends, or the error of the first that fails."""
     found: dict[int, Any] = {}
     ends = time.monotonic() + limit_s
@@ -76,15 +105,18 @@ def _gather(pipes: list[Connection], limit_s: float) -> list[Any]:
         woken = wait(list(waiting), timeout=max(ends - time.monotonic(), 0.0))
         ready = [pipe for pipe in waiting if pipe in woken]
         if not ready:
-            missing = ", ".join(str(rank) for rank in sorted(waiting.values()))
-            raise RankFailedError(f"rank {missing} not done after {limit_s:g} s; a rank hangs, or --limit is too short")
+            missing = sorted(waiting.values())
+            raise RankFailedError(
+                f"rank {', '.join(str(rank) for rank in missing)} not done after {limit_s:g} s; "
+                f"a rank hangs, or --limit is too short{progress.behind(missing) if progress else ''}"
+            )
         failed: list[tuple[int, str]] = []
         for pipe in ready:
             rank = waiting[pipe]
             try:
                 is_fine, value = pipe.recv()
             except EOFError:
-                is_fine, value = False, "died without a word (killed, or out of memory)"
+                is_fine, value = False, _death(processes[rank])
             if is_fine:
                 found[rank] = value
             else:
@@ -93,6 +125,16 @@ def _gather(pipes: list[Connection], limit_s: float) -> list[Any]:
             rank, text = min(failed, key=lambda item: "Connection" in item[1] or "gloo" in item[1])
             raise RankFailedError(f"rank {rank} of {len(pipes)}: {text}")
     return [found[rank] for rank in range(len(pipes))]
+
+
+def _death(process: ForkProcess) -> str:
+    """How a rank ended that said nothing."""
+    process.join(1.0)
+    code = process.exitcode
+    if code is None or code >= 0:
+        return f"died without a word (exit code {code})"
+    name = signal.Signals(-code).name
+    return f"died without a word ({name}{', perhaps out of memory' if name == 'SIGKILL' else ''})"
 
 
 def _child(work: Callable[[int], Any], rank: int, pipe: Connection, parent: int) -> None:
@@ -116,7 +158,7 @@ def _where(error: BaseException) -> str:
     return f"  at {Path(last.filename).name}:{last.lineno}, {last.line}"
 
 
-def _run_rank(specs: Sequence[RunSpec], rank: int, store: str, limit_s: float) -> list[RankReport]:
+def _run_rank(specs: Sequence[RunSpec], rank: int, store: str, limit_s: float, progress: Progress) -> list[RankReport]:
     """Join the others, then run."""
     torch.set_num_threads(1)
     device, n_ranks = torch.device("cpu"), specs[0].mesh.n_ranks
@@ -138,16 +180,18 @@ def _run_rank(specs: Sequence[RunSpec], rank: int, store: str, limit_s: float) -
         if shape not in known:
             wires = GroupWires(spec.mesh, rank)
             known[shape] = (wires, _teller(wires, shared, f"tokens {len(known)}"))
-        reports.append(_run_spec(spec, *known[shape], device))
+        reports.append(_run_spec(spec, *known[shape], device, progress))
     dist.barrier()
     dist.destroy_process_group()
     return reports
 
 
-def _run_spec(spec: RunSpec, wires: GroupWires, tell: TellTokens, device: torch.device) -> RankReport:
+def _run_spec(
+    spec: RunSpec, wires: GroupWires, tell: TellTokens, device: torch.device, progress: Progress
+) -> RankReport:
     report = RankReport(rank=wires.rank)
     with torch.inference_mode():
-        Rank(spec, wires, tell, device, weights_of(spec)).run(report)
+        Rank(spec, wires, tell, device, weights_of(spec), lambda: progress.note(wires.rank)).run(report)
     return report
 
 

@@ -74,11 +74,19 @@ class Rank:
     ----------
     tell : how tokens get from the last stage to the others
     source : whole weights to cut; None makes something of the local shapes up
+    note : called at each step
     """
 
     def __init__(
-        self, spec: RunSpec, wires: Wires, tell: TellTokens, device: torch.device, source: Weights | None
+        self,
+        spec: RunSpec,
+        wires: Wires,
+        tell: TellTokens,
+        device: torch.device,
+        source: Weights | None,
+        note: Callable[[], None] = lambda: None,
     ) -> None:
+        self._note = note
         self.spec, self.wires, self.tell, self.device, self._source = spec, wires, tell, device, source
         self.kernels = _kernels(spec, device)
         stage = wires.place[STAGES]
@@ -155,7 +163,7 @@ class Rank:
         return Stage(
             program=self.spec.program(phase), wires=self.wires, kernels=self.kernels, layers=self.layers, ends=self.ends,
             is_first=self.is_first, is_last=self.is_last, theta=self.spec.theta, norm_eps=self.spec.norm_eps,
-            clock=_clock(self.device),
+            clock=_clock(self.device, self._note),
         )  # fmt: skip
 
     def _caches(self, program: ShardedProgram, phase: str, context: int) -> list[list[Cache]]:
@@ -295,13 +303,13 @@ def set_form(form: Form) -> tuple[tuple[str, frozenset[str]], ...]:
     return tuple((dim, frozenset(axes)) for dim, axes in form.dims)
 
 
-def _clock(device: torch.device) -> Callable[[], float]:
-    """Seconds now, once the device is done with all it was given."""
-    if device.type != "cuda":
-        return time.perf_counter
+def _clock(device: torch.device, note: Callable[[], None]) -> Callable[[], float]:
+    """Seconds now, once the device is done with all it was given; whoever asks is `note`d."""
 
     def now() -> float:
-        torch.cuda.synchronize(device)
+        note()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         return time.perf_counter()
 
     return now
