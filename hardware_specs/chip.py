@@ -112,6 +112,24 @@ class Chip(BaseModel):
         raise SpecError(f"{self.name} claims no peak for {dtype.name}; it has {sorted(peaks)}")
 
 
+def capped_chip(chip: Chip, power_w: float) -> Chip:
+    r"""A chip whose power is held below its rating: its clock falls, its memory's does not.
+
+    .. math:: f / f_0 = (P / P_0)^{1/3}
+
+    as dynamic power goes with f V^2 and the voltage with the frequency. A cap above the rating changes nothing.
+
+    References
+    ----------
+    [Weste2011] section 5.1.
+    """
+    if chip.tdp_w is None:
+        raise SpecError(f"{chip.name} has no rated power, so a cap of {power_w:g} W says nothing of its clock")
+    share = min(power_w / chip.tdp_w.value, 1.0) ** (1.0 / 3.0)
+    slowed = {name: rate.model_copy(update={"value": rate.value * share}) for name, rate in chip.dense_flop_per_s.items()}
+    return chip.model_copy(update={"dense_flop_per_s": slowed})
+
+
 def read_chip(text: str, origin: str) -> Chip:
     """Read one chip from YAML; `origin` names the file in errors."""
     try:

@@ -8,10 +8,10 @@ from operator import itemgetter
 import numpy as np
 
 from ..hardware_specs.catalogue import get_chip
-from ..hardware_specs.chip import Chip, Torus
+from ..hardware_specs.chip import Chip, Torus, capped_chip
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.errors import SpecError
-from ..simulator.cost.engines import engine_of_framework, get_engine
+from ..simulator.cost.engines import default_kv, engine_of_framework, get_engine
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
 from ..simulator.types import PhaseName
@@ -83,15 +83,15 @@ def _n_chips(case: MeasuredCase) -> int:
 
 
 def _request(case: MeasuredCase, chip: Chip, n_chips: int) -> PlanRequest:
-    """One replica on its chips."""
+    """One replica on its chips, which ran what they ran: beyond the model's positions too, and under a power cap."""
     default = None if isinstance(chip.scale_up, Torus) else _SWITCH_LAYOUT
-    return make_request(
+    request = make_request(
         case.model,
         f"{chip.name}:{n_chips}",
         input_tokens=case.input_tokens,
         output_tokens=case.output_tokens,
         weights=case.weights,
-        kv_dtype=case.kv_dtype,
+        kv_dtype=case.kv_dtype or default_kv(_engine(case, chip) or "", case.weights),
         prefill=case.prefill_layout or default,
         decode=case.decode_layout or default,
         tp=case.tp,
@@ -99,7 +99,12 @@ def _request(case: MeasuredCase, chip: Chip, n_chips: int) -> PlanRequest:
         dp=1,
         objective="throughput" if case.is_rate else "latency",
         engine=_engine(case, chip),
+        beyond_positions=True,
     )
+    if case.power_w is None:
+        return request
+    slices = tuple(replace(slice_, chip=capped_chip(slice_.chip, case.power_w)) for slice_ in request.slices)
+    return replace(request, slices=slices, decode_slices=slices)
 
 
 def _engine(case: MeasuredCase, chip: Chip) -> str | None:
@@ -278,7 +283,7 @@ def _outcome(case: MeasuredCase, chip: Chip, n_chips: int, replicas: _Replicas) 
     prefill, decode = replicas.prefill, replicas.decode
 
     def at(end: Callable[[PhasePlan], float]) -> Quantities:
-        return replicas.answer(
+        found = replicas.answer(
             PhaseSeconds(
                 prefill_s=0.0 if prefill is None else end(prefill),
                 step_s=0.0 if decode is None else decode.step_s * end(decode) / decode.latency_s,
@@ -286,6 +291,7 @@ def _outcome(case: MeasuredCase, chip: Chip, n_chips: int, replicas: _Replicas) 
                 output_tokens=case.output_tokens,
             )
         )
+        return scaled_rates(found, 1.0 / case.n_beams)
 
     bounded = all(plan.latency_high_s is not None for plan in (prefill, decode) if plan is not None)
     per_node = None if isinstance(chip.scale_up, Torus) else chip.scale_up.domain_chips

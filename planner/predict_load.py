@@ -16,7 +16,7 @@ from ..simulator.report import QUANTILES, Report
 from ..simulator.run import simulate
 from ..simulator.workload.arrival import Traffic
 from ..simulator.workload.gaps import Gamma
-from ..simulator.workload.lengths import Fixed, UniformRatio
+from ..simulator.workload.lengths import Fixed, LogNormal, UniformRatio
 from ..simulator.workload.synthetic import ClosedLoop, SyntheticTraffic
 from ..validate.loads import PhaseSeconds, scaled_rates
 from ..validate.measured_case import MeasuredCase
@@ -69,7 +69,7 @@ def under_load(
 def traffic_of(case: MeasuredCase) -> Traffic | ClosedLoop:
     """The requests that the load generator of a case sends."""
     if case.rate_per_s is not None:
-        lengths = Fixed(input_tokens=case.input_tokens, output_tokens=case.output_tokens)
+        lengths = _lengths(case)
         n_requests = min(max(round(_LEAST_S_AT_A_RATE * case.rate_per_s), _LEAST_AT_A_RATE), _MOST_REQUESTS)
         return SyntheticTraffic(process=Gamma(rate_per_s=case.rate_per_s), lengths=lengths, n_requests=n_requests)
     n_users = case.n_requests or 1
@@ -77,6 +77,18 @@ def traffic_of(case: MeasuredCase) -> Traffic | ClosedLoop:
         n_users=n_users,
         lengths=UniformRatio(input_tokens=case.input_tokens, output_tokens=case.output_tokens, ratio=_SHORTEST_RATIO),
         n_requests=max(min(_REQUESTS_A_USER * n_users, _MOST_REQUESTS), 2 * n_users),
+    )
+
+
+def _lengths(case: MeasuredCase) -> Fixed | LogNormal:
+    """Every request alike where numbers say how long they are, else spread as the data set's."""
+    if not (case.input_cv or case.output_cv):
+        return Fixed(input_tokens=case.input_tokens, output_tokens=case.output_tokens)
+    return LogNormal(
+        input_mean=case.input_tokens,
+        output_mean=case.output_tokens,
+        input_cv=case.input_cv,
+        output_cv=case.output_cv,
     )
 
 

@@ -109,8 +109,13 @@ def make_request(
     engine: str | None = None,
     bound: bool = False,
     memory_share: float | None = None,
+    beyond_positions: bool = False,
 ) -> PlanRequest:
     """Check what a user wrote and make a request of it.
+
+    Parameters
+    ----------
+    beyond_positions : requests may be longer than the model was made for
 
     Raises
     ------
@@ -120,7 +125,8 @@ def make_request(
     slices = parse_pool(on)
     decode_slices = parse_pool(decode_on) if decode_on is not None else slices
     workload = Workload(input_tokens=input_tokens, output_tokens=output_tokens)
-    check_context(described, workload)
+    if not beyond_positions:
+        check_context(described, workload)
     slo = Slo(ttft_s=ttft_s, tpot_s=tpot_s)
     if engine is not None:
         get_engine(engine)

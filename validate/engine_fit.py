@@ -12,20 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware_specs.catalogue import get_chip
-from ..hardware_specs.chip import Chip
+from ..hardware_specs.chip import Chip, capped_chip
 from ..hardware_specs.cluster import meshes, parse_pool
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
 from ..models.work import default_formats
 from ..simulator.cost.calibrated import Fit, Residual, chip_engine
 from ..simulator.cost.constants import Constants
-from ..simulator.cost.engines import engine_of_framework, get_engine
-from ..simulator.cost.fit import RANGES, interval_log
+from ..simulator.cost.engines import default_kv, get_engine
+from ..simulator.cost.fit import RANGES
 from ..simulator.cost.machine import Machine, make_machine
 from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE
 from ..simulator.cost.phases import PhaseSetting, bind, price_mixed, price_phase
 from ..simulator.cost.price import Engine, StepKind, StepPrice, host_time_s, pass_time_s, price_pass
 from ..simulator.types import PhaseName, Workload
+from .cases import is_holdout
 from .loads import PhaseSeconds, batch_at_once, scaled_rates, steady
 from .measured_case import MeasuredCase, parse_case
 from .metrics import Outcome, Quantities, Target, parse_target
@@ -37,6 +38,7 @@ _LADDER = tuple(float(b) for b in sorted({round(1.15**k) for k in range(56)}))
 # Errors beyond this count less: rows of a table that another code path, or a mistake, made.
 _SOFT_LOG = 0.1
 _STEP = 1e-2
+_NINE_OF_TEN = 0.9
 _MOST_EVALUATIONS = 25
 
 
@@ -143,7 +145,7 @@ class EngineRows:
 
 
 def engine_rows(rows: Sequence[Mapping[str, str]], engine: str) -> EngineRows:
-    """Rows of a measured table that one engine made and that a closed form answers."""
+    """Rows of a measured table, all of one engine, that a closed form answers."""
     keyed: dict[tuple[object, ...], int] = {}
     runs: list[_Run] = []
     cases: list[EngineCase] = []
@@ -152,8 +154,6 @@ def engine_rows(rows: Sequence[Mapping[str, str]], engine: str) -> EngineRows:
         try:
             target = parse_target(row["metric"], row["unit"])
             case = parse_case(row, target.metric)
-            if engine_of_framework(case.framework, case.framework_version) != engine:
-                continue
             cases.append(_place(row, case, target, engine, runs, keyed))
         except SpecError as reason:
             text = " ".join(str(reason).split())
@@ -181,15 +181,23 @@ def _place(
     if case.tp is None and n_chips > 1:
         raise SpecError("the row does not say how the model was cut")
     tp, pp = case.tp or n_chips, case.pp or 1
-    key = (case.model, case.hardware, tp, pp, case.weights, case.kv_dtype, case.input_tokens, case.output_tokens)
+    key = (
+        case.model,
+        case.hardware,
+        case.power_w,
+        tp,
+        pp,
+        case.weights,
+        case.kv_dtype,
+        case.input_tokens,
+        case.output_tokens,
+    )
     if key not in keyed:
         keyed[key] = len(runs)
-        runs.append(_run(case, tp, pp, mixes=get_engine(engine).mixes))
+        runs.append(_run(case, tp, pp, engine))
     run = runs[keyed[key]]
-    if case.load == "queue":
-        wanted = [*_LADDER]
-    else:
-        wanted = [float(-(-(case.n_requests or 1) // n_replicas))]
+    users = float(-(-(case.n_requests or 1) // n_replicas))
+    wanted = [*_LADDER] if case.load == "queue" else [users]
     if case.load == "closed loop":
         wanted = [b for b in _LADDER if b < wanted[0]] + wanted
     for batch in wanted:
@@ -207,9 +215,11 @@ def _place(
     )
 
 
-def _run(case: MeasuredCase, tp: int, pp: int, *, mixes: bool) -> _Run:
+def _run(case: MeasuredCase, tp: int, pp: int, engine: str) -> _Run:
     chip, model = get_chip(case.hardware), get_model(case.model)
-    slice_ = parse_pool(f"{chip.name}:{tp * pp}")[0]
+    if case.power_w is not None:
+        chip = capped_chip(chip, case.power_w)
+    slice_ = replace(parse_pool(f"{chip.name}:{tp * pp}")[0], chip=chip)
     usable = [mesh for mesh in meshes(slice_, pp, 1) if mesh.sizes == (1, tp, 1)]
     if not usable:
         raise SpecError(f"tp={tp} pp={pp} lies on no mesh of {slice_}")
@@ -221,11 +231,11 @@ def _run(case: MeasuredCase, tp: int, pp: int, *, mixes: bool) -> _Run:
             phase=phase,
             layout="ws-1d-allreduce",
             attention="heads",
-            formats=default_formats(model, case.weights, case.kv_dtype),
+            formats=default_formats(model, case.weights, case.kv_dtype or default_kv(engine, case.weights)),
             workload=workload,
             pp=pp,
         )
-    return _Run(chip=chip, machine=make_machine(chip, usable[:1]), settings=settings, mixes=mixes)
+    return _Run(chip=chip, machine=make_machine(chip, usable[:1]), settings=settings, mixes=get_engine(engine).mixes)
 
 
 def _answer(case: EngineCase, passes: Mapping[str, Vector], run: _Run) -> float:
@@ -263,7 +273,7 @@ def _seconds(asked: MeasuredCase, prefill_s: float, step_s: float) -> PhaseSecon
 
 
 def _read(case: EngineCase, quantities: Quantities) -> float:
-    scaled = scaled_rates(quantities, case.n_replicas)
+    scaled = scaled_rates(quantities, case.n_replicas / case.case.n_beams)
     n_users = (case.case.n_requests or 1) if case.case.load != "queue" else 1
     n_chips = case.case.n_chips or (case.case.tp or 1) * (case.case.pp or 1) * case.n_replicas
     outcome = Outcome(
@@ -273,7 +283,7 @@ def _read(case: EngineCase, quantities: Quantities) -> float:
 
 
 def fit_engine(rows: EngineRows, free: Sequence[str], *, command: str) -> Fit:
-    """Fit an engine's constants over the measured kernels of each row's own chip."""
+    """Fit an engine's constants over the measured kernels of each row's own chip; a third of the rows judges."""
     from scipy.optimize import least_squares
 
     profile = get_engine(rows.engine)
@@ -284,9 +294,11 @@ def fit_engine(rows: EngineRows, free: Sequence[str], *, command: str) -> Fit:
         named = dict(zip(free, (float(v) for v in z * start), strict=True))
         return replace(profile.runs.constants, **named)
 
+    judged = np.array([is_holdout(case.id) for case in rows.cases])
+
     def left(z: Vector) -> Vector:
         ratio = np.log(rows.predict(constants_at(z)) / values)
-        return np.where(np.isnan(ratio), 0.0, ratio)
+        return np.where(np.isnan(ratio) | judged, 0.0, ratio)
 
     found = least_squares(
         left,
@@ -299,18 +311,19 @@ def fit_engine(rows: EngineRows, free: Sequence[str], *, command: str) -> Fit:
     )
     best = constants_at(found.x)
     predicted = rows.predict(best)
-    residuals = tuple(
-        Residual(id=c.id, source=c.source, measured_s=c.value, predicted_s=float(f"{p:.5g}"))
-        for c, p in zip(rows.cases, predicted, strict=True)
-        if math.isfinite(p)
-    )
+    residuals = [
+        Residual(id=case.id, source=case.source, measured_s=case.value, predicted_s=float(f"{value:.5g}"))
+        for case, value in zip(rows.cases, predicted, strict=True)
+        if math.isfinite(value)
+    ]
+    held_out = [row for row in residuals if is_holdout(row.id)] or residuals
     return Fit(
         chip="",
         engine=rows.engine,
-        form="least squares on ln(predicted / measured), large errors counting less",
+        form="least squares on ln(predicted / measured) of two rows of three; the third row of three makes the interval",
         command=command,
         free=tuple(free),
         constants={name: float(f"{getattr(best, name):.4g}") for name in free},
-        interval_log=round(float(np.quantile([abs(r.log_ratio) for r in residuals], 0.9)), 4),
-        residuals=residuals,
+        interval_log=round(float(np.quantile([abs(row.log_ratio) for row in held_out], _NINE_OF_TEN)), 4),
+        residuals=tuple(residuals),
     )

@@ -27,6 +27,7 @@ class DatasetLengths(BaseModel):
     mean_output_tokens: float = Field(gt=0)
     input_cv: float = Field(ge=0)
     output_cv: float = Field(ge=0)
+    n_beams: int = Field(default=1, gt=0, description="sequences that a request decodes side by side")
     lengths: str
     source: str
 
@@ -52,6 +53,7 @@ class RequestLengths:
     output_tokens: int | None
     input_cv: float = 0.0
     output_cv: float = 0.0
+    n_beams: int = 1
 
 
 @cache
@@ -113,6 +115,7 @@ def request_lengths(input_text: str, output_text: str, model: str) -> RequestLen
         output_tokens=n_out,
         input_cv=dataset.input_cv,
         output_cv=dataset.output_cv,
+        n_beams=dataset.n_beams,
     )
 
 

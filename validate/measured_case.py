@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..hardware_specs.catalogue import get_chip
+from ..hardware_specs.chip import Chip
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
 from .lengths import RequestLengths, parse_number, request_lengths
@@ -23,18 +24,22 @@ class MeasuredCase:
     ----------
     model, hardware : catalogue names
     n_chips, tp, pp, dp, ep : None where the row does not say
+    power_w : what the chips' power is held below, None for their rating
     weights, kv_dtype : None for the model's own
     input_tokens, output_tokens : means over the requests
     input_cv, output_cv : standard deviation over mean of the lengths, 0 where all are alike
     load : a batch at once, a closed loop of users, requests at a rate, or everything queued
     n_requests : the batch, or the users; None for a rate and for a queue
     rate_per_s : requests a second, None under any other load
+    n_beams : sequences that a request decodes side by side; each counts as a request of its own with its part of the prompt,
+        which all of them share
     phases : what a batch's figure is made of; both under any other load
     is_rate : a throughput was measured, so what the row leaves open is chosen for throughput
     """
 
     model: str
     hardware: str
+    power_w: float | None
     n_chips: int | None
     tp: int | None
     pp: int | None
@@ -51,6 +56,7 @@ class MeasuredCase:
     load: Load
     n_requests: int | None
     rate_per_s: float | None
+    n_beams: int
     prefill_layout: str | None
     decode_layout: str | None
     phases: Phases
@@ -78,6 +84,7 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
     return MeasuredCase(
         model=model.name,
         hardware=chip.name,
+        power_w=power_cap_w(_text(row, "hardware"), chip),
         n_chips=n_chips,
         tp=tp,
         pp=pp,
@@ -87,18 +94,38 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
         kv_dtype=_format(row, "kv_dtype"),
         framework=_text(row, "framework"),
         framework_version=_text(row, "framework_version"),
-        input_tokens=lengths.input_tokens or 0,
+        input_tokens=round((lengths.input_tokens or 0) / lengths.n_beams),
         output_tokens=lengths.output_tokens or 0,
         input_cv=lengths.input_cv,
         output_cv=lengths.output_cv,
         load=load,
         n_requests=n_requests,
-        rate_per_s=rate_per_s,
+        rate_per_s=None if rate_per_s is None else rate_per_s * lengths.n_beams,
+        n_beams=lengths.n_beams,
         prefill_layout=_text(row, "prefill_layout") or None,
         decode_layout=_text(row, "decode_layout") or None,
         phases=phases,
         is_rate=metric.is_rate,
     )
+
+
+# Part of the rated power that chips are held to where a table says no more than that they are: Splitwise's (section 4.7).
+_CAPPED_SHARE = 0.5
+
+
+def power_cap_w(text: str, chip: Chip) -> float | None:
+    """The power cap that a name of hardware carries in brackets.
+
+    >>> from ..hardware_specs.catalogue import get_chip
+    >>> power_cap_w("A100-SXM4-80GB (330W cap, NVLink)", get_chip("a100-80gb-sxm"))
+    330.0
+    """
+    if not re.search(r"\(.*\bcap", text, re.IGNORECASE):
+        return None
+    watts = re.search(r"(\d+) ?W\b", text)
+    if watts is not None:
+        return float(watts[1])
+    return None if chip.tdp_w is None else _CAPPED_SHARE * chip.tdp_w.value
 
 
 def _text(row: Mapping[str, str], column: str) -> str:

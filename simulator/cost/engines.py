@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from ...hardware_specs.dtypes import parse_dtype
 from ...hardware_specs.errors import UnknownNameError
 from ...hardware_specs.names import name_key
 from ...models.layouts import ATTENTION_SHARDINGS, AttentionSharding
@@ -121,6 +122,20 @@ _FRAMEWORKS: tuple[tuple[str, tuple[tuple[float, str], ...], str], ...] = (
     ("jetstream", (), "jax-pope2022"),
     ("sax", (), "jax-pope2022"),
 )
+
+
+# Engines whose checkpoints in 8 and 4 bits come with an 8-bit cache (NVIDIA's and AMD's quantised checkpoints).
+_KV_FOLLOWS = ("trtllm", "trtllm-cpp", "trtllm-static", "vllm-rocm")
+
+
+def default_kv(engine: str, weights: str | None) -> str | None:
+    """The cache's format where nobody names it: 8 bits where the engine's checkpoints say so, else None for the model's own.
+
+    >>> default_kv("trtllm", "fp8"), default_kv("vllm", "fp8"), default_kv("trtllm", "bf16")
+    ('fp8', None, None)
+    """
+    narrow = weights is not None and parse_dtype(weights).compute in ("fp8", "fp4")
+    return "fp8" if narrow and engine in _KV_FOLLOWS else None
 
 
 def engine_of_framework(framework: str, version: str = "") -> str:

@@ -1,0 +1,49 @@
+"""Which measured runs each engine's fit is made of, and which of its constants they can tell apart."""
+
+import csv
+from functools import cache
+from importlib.resources import files
+
+from ..hardware_specs.errors import UnknownNameError
+from ..simulator.cost.calibrated import Fit
+from .engine_fit import EngineRows, engine_rows, fit_engine
+
+_KERNELS = ("matmul_slowdown", "attention_slowdown", "collective_slowdown", "pointwise_slowdown")
+_HOST = ("pass_s", "sequence_s", "dispatch_s")
+_FREE: dict[str, tuple[str, ...]] = {
+    "vllm": (*_HOST, *_KERNELS),
+    "vllm-v0": (*_HOST, *_KERNELS),
+    "vllm-eager": (*_HOST, *_KERNELS),
+    "vllm-rocm": (*_HOST, *_KERNELS),
+    "sglang": (*_HOST, *_KERNELS),
+    "trtllm": (*_HOST, *_KERNELS),
+    "trtllm-cpp": (*_HOST, *_KERNELS),
+    "trtllm-static": (*_HOST, *_KERNELS),
+    "deepspeed": (*_HOST, *_KERNELS),
+    "gpt-fast": ("pass_s", "matmul_slowdown"),
+}
+ENGINE_COMMAND = "shardwise calibrate --from engines"
+
+
+@cache
+def published_rows() -> tuple[dict[str, str], ...]:
+    """Measured runs of engines with their sources, as tables of measured cases write them; `engine` names the profile."""
+    text = (files(__package__) / "data" / "engine_rows.csv").read_text("utf-8")
+    return tuple(csv.DictReader(text.splitlines()))
+
+
+def engine_names() -> tuple[str, ...]:
+    """Engines whose runs ship."""
+    return tuple(_FREE)
+
+
+def rows_of(engine: str) -> EngineRows:
+    """The rows of one engine, priced and ready to be fitted."""
+    if engine not in _FREE:
+        raise UnknownNameError("fitted engine", engine, _FREE)
+    return engine_rows([row for row in published_rows() if row["engine"] == engine], engine)
+
+
+def fit_published(engine: str) -> Fit:
+    """Fit one engine to the runs that ship."""
+    return fit_engine(rows_of(engine), _FREE[engine], command=ENGINE_COMMAND)
