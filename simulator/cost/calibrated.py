@@ -1,6 +1,7 @@
 """Fits as files, and which of them prices a chip: its own, a relative's (marked as extrapolated), or the bound."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -14,7 +15,8 @@ from ...hardware_specs.documents import read_yaml
 from ...hardware_specs.errors import SpecError
 from .constants import Constants
 from .engines import EngineProfile, get_engine
-from .kernel_times import KernelTimes, shipped_kernel_fits
+from .kernel_times import KernelFamily, KernelFit, KernelTimes, shipped_kernel_fits
+
 from .price import Engine
 
 Origin = Literal["bound", "fitted", "extrapolated"]
@@ -152,10 +154,27 @@ def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False
 
 
 def kernels_of(chip: Chip, stack: str | None) -> KernelTimes | None:
-    """Measured kernels of a software stack on a chip, or on the chip most like it; None where there are none."""
-    fits = shipped_kernel_fits()
-    fit = fits.get((chip.name, stack or "")) or fits.get((_kernel_relative(chip), stack or ""))
-    return None if fit is None else KernelTimes(chip, fit)
+    """Measured kernels of a software stack on a chip, or on the chip most like it; None where there are none.
+
+    What was not measured under that stack on the chip is taken from another stack there.
+    """
+    if stack is None:
+        return None
+    for name in (chip.name, _kernel_relative(chip)):
+        order = (stack, *(other for other in _STACKS if other != stack))
+        found = [fit for of in order if (fit := shipped_kernel_fits().get((name, of))) is not None]
+        if found:
+            return KernelTimes(chip, _completed(found))
+    return None
+
+
+def _completed(fits: Sequence[KernelFit]) -> KernelFit:
+    """The first fit, and of each other the families that those before it lack."""
+    families: dict[tuple[str, str, str], KernelFamily] = {}
+    for fit in fits:
+        for family in fit.families:
+            families.setdefault(family.key, family)
+    return fits[0].model_copy(update={"families": tuple(families.values())})
 
 
 def chip_engine(engine: Engine, chip: Chip, profile: EngineProfile) -> Engine:
@@ -171,11 +190,10 @@ def _kernel_relative(chip: Chip) -> str:
 def _by_kernels(profile: EngineProfile, kernels: KernelTimes) -> Calibration:
     """An engine over measured kernels: its own constants are fitted to whole passes, or at their defaults."""
     fit = load_engine_fits().get(profile.name)
-    runs = replace(profile.runs, kernels=kernels)
-    if fit is not None:
-        runs = replace(runs, constants=Constants(**fit.constants))
+    typical = fit or load_engine_fits().get(_TYPICAL_ENGINE)
+    constants = profile.runs.constants if typical is None else Constants(**typical.constants)
     return Calibration(
-        engine=runs,
+        engine=replace(profile.runs, kernels=kernels, constants=constants),
         origin="fitted" if kernels.is_own and fit is not None else "extrapolated",
         free=() if fit is None else fit.free,
         interval_log=_interval_log(fit, is_own=kernels.is_own),
@@ -183,10 +201,13 @@ def _by_kernels(profile: EngineProfile, kernels: KernelTimes) -> Calibration:
     )
 
 
+# Stacks of kernels, in the order in which one stands in for another.
+_STACKS = ("vllm", "trtllm", "sglang")
 # Logarithm of what a chip's kernels take over what another chip's corrections say of them: nine of ten lie within (matmuls and
 # attention of the H100 and the A100 predicted by each other's fits).
 _BORROWED_LOG = 0.35
-# The same of an engine of which no run was measured, over its kernels alone.
+# An engine of which no run was measured is taken to be like this one, and to differ from it by no more than this.
+_TYPICAL_ENGINE = "vllm"
 _UNKNOWN_ENGINE_LOG = 0.5
 
 
