@@ -158,21 +158,28 @@ def _where(error: BaseException) -> str:
     return f"  at {Path(last.filename).name}:{last.lineno}, {last.line}"
 
 
-def _run_rank(specs: Sequence[RunSpec], rank: int, store: str, limit_s: float, progress: Progress) -> list[RankReport]:
-    """Join the others, then run."""
+def join(rank: int, n_ranks: int, device_type: str, store: str, limit_s: float) -> torch.device:
+    """Meet the other ranks at the file `store`: gloo over CPU cores, a thread each, or NCCL over GPUs, one each."""
     torch.set_num_threads(1)
-    device, n_ranks = torch.device("cpu"), specs[0].mesh.n_ranks
-    if specs[0].device == "cuda":
+    device = torch.device("cpu")
+    if device_type == "cuda":
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
-    shared = FileStore(store, n_ranks)
     dist.init_process_group(
         "gloo" if device.type == "cpu" else "nccl",
-        store=shared,
+        store=FileStore(store, n_ranks),
         rank=rank,
         world_size=n_ranks,
         timeout=timedelta(seconds=limit_s),
     )
+    return device
+
+
+def _run_rank(specs: Sequence[RunSpec], rank: int, store: str, limit_s: float, progress: Progress) -> list[RankReport]:
+    """Join the others, then run."""
+    n_ranks = specs[0].mesh.n_ranks
+    device = join(rank, n_ranks, specs[0].device, store, limit_s)
+    shared = FileStore(f"{store} of tokens", n_ranks)
     reports: list[RankReport] = []
     known: dict[tuple[object, ...], tuple[GroupWires, TellTokens]] = {}
     for spec in specs:
