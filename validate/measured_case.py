@@ -90,7 +90,7 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
         pp=pp,
         dp=dp,
         ep=ep,
-        weights=_format(row, "weights_dtype"),
+        weights=_weights(row, chip),
         kv_dtype=_format(row, "kv_dtype"),
         framework=_text(row, "framework"),
         framework_version=_text(row, "framework_version"),
@@ -141,6 +141,17 @@ def note_of(row: Mapping[str, str], key: Literal["mode", "moe_tp"]) -> str | Non
 def _format(row: Mapping[str, str], column: str) -> str | None:
     text = _text(row, column)
     return None if text.lower() in ("", "auto", "unset") else text
+
+
+def _weights(row: Mapping[str, str], chip: Chip) -> str | None:
+    """The format the weights are run in.
+
+    MLPerf's logs name the format of the weights as they were handed out; submissions quantise them on their own, to 8-bit
+    floats on every chip that multiplies those.
+    """
+    stated = _format(row, "weights_dtype")
+    handed_out = _text(row, "framework_version").startswith("MLPerf") and (stated or "").lower() in ("fp16", "bf16")
+    return "fp8" if handed_out and "fp8" in chip.dense_flop_per_s else stated
 
 
 def _count(row: Mapping[str, str], column: str, *, zero_is_blank: bool = False) -> int | None:
