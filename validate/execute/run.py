@@ -4,6 +4,8 @@ import os
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from .result import BytesPair, ExecuteResult, MemoryPair, StepPair
 from .share import run_share, steps_on_wires
 from .spec import RunSpec
 from .trace import trace_ranks
+from .weights import whole_shape
 from .worker import RankReport, prompts, weights_of
 
 # Largest relative error of the logits that rounding explains: each is a chain of sums, and sums of parts round otherwise.
@@ -27,6 +30,7 @@ _CACHE_TOLERANCE = {"fp16": 1e-3, "bf16": 1e-2, "fp8": 1e-1}
 
 _BF16_SINCE = (8, 0)
 _PROBE_S = 60.0
+_FP32_BYTES = 4
 
 
 def tolerance(spec: RunSpec) -> float:
@@ -105,7 +109,8 @@ def share(
         for step in _steps(predicted, measured)
     )
     peak = float(max(report.peak_bytes for report in reports))
-    return _result(spec, "share", chips[1], engine, {}, notes).model_copy(
+    says = f"one chip of each stage ran alone, on made-up numbers; what crosses chips is as priced on {chips[1].name}"
+    return _result(spec, "share", chips[1], engine, {}, (*notes, says)).model_copy(
         update={
             "bytes": {},
             "memory": MemoryPair(priced=predicted_memory_bytes(spec), measured=peak),
@@ -216,10 +221,14 @@ def _steps(predicted: Mapping[str, float | None], measured: Mapping[str, float])
 
 
 def _check_memory(spec: RunSpec) -> None:
-    """All ranks, and the unsharded model, whose activations are a rank's each."""
+    """All ranks, each with the largest whole tensor in hand as it cuts its part, and the unsharded model, unrounded."""
     ranks, per_rank = spec.mesh.n_ranks, predicted_memory_bytes(spec)
-    needed = per_rank * (ranks + spec.mesh.tp * spec.mesh.pp)
-    _check_room(needed, f"{ranks} ranks of {per_rank / 1e9:.3g} GB and the unsharded model need")
+    in_hand = max(prod(whole_shape(spec.model, tensor)) for tensor in spec.weight_tensors()) * _FP32_BYTES
+    whole = predicted_memory_bytes(replace(spec, weights=None, kv=None)) * spec.mesh.tp * spec.mesh.pp
+    needed = (per_rank + in_hand) * ranks + whole
+    _check_room(
+        needed, f"{ranks} ranks of {per_rank / 1e9:.3g} GB, their largest tensor whole, and the unsharded model need"
+    )
 
 
 def _check_room(needed: float, who: str) -> None:

@@ -95,6 +95,8 @@ def rows_of(dims: Dimensions, form: Form, dim: str, place: Mapping[str, int]) ->
 
 def recut(value: torch.Tensor, dims: Dimensions, before: Form, after: Form, place: Mapping[str, int]) -> torch.Tensor:
     """Keep of a local tensor what the axes that joined since `before` leave to this chip."""
+    if before.dims == after.dims:
+        return value
     lead = value.dim() - len(before.dims)
     for i, dim in enumerate(before.letters):
         joined = [axis for axis in dims.cut_axes(after, dim) if axis not in dims.cut_axes(before, dim)]

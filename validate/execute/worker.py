@@ -25,6 +25,10 @@ from .watch import Watch
 from .weights import ENDS, RandomWeights, Weights, local_part, made_up_part
 
 
+# What a pass takes beside its steps, by the name it is priced under.
+PASS = "pass/pass"
+
+
 @dataclass(slots=True, kw_only=True)
 class RankReport:
     """What one rank saw.
@@ -36,7 +40,9 @@ class RankReport:
     sent_bytes : by phase (prefill, handoff, decode) and group
     held_bytes : weights and cache that lie on this rank
     peak_bytes : held, and the most that was alive beside it in a pass
-    step_s : of each timed run, seconds of each step by phase and name; of decode, the mean over its passes
+    step_s : of each timed run, seconds of each step by phase and name; of decode, the mean over its passes. On a CPU they are
+        the rank's CPU time
+    wall_s : of each timed run, seconds by the clock of prefill and of one decode step
     """
 
     rank: int
@@ -47,6 +53,7 @@ class RankReport:
     held_bytes: int = 0
     peak_bytes: int = 0
     step_s: list[dict[str, float]] = field(default_factory=list)
+    wall_s: list[dict[str, float]] = field(default_factory=list)
 
 
 # Hands the tokens a pass chose from the last stage to all: the host's way, no process group's.
@@ -147,8 +154,10 @@ class Rank:
         self._run(report)
         for _ in range(self.spec.n_timed):
             timed: dict[str, float] = {}
-            self._run(None, timed)
+            wall: dict[str, float] = {}
+            self._run(None, timed, wall)
             report.step_s.append(timed)
+            report.wall_s.append(wall)
 
     def trace(self, report: RankReport) -> None:
         """One run of tensors without memory: what it would send."""
@@ -179,7 +188,12 @@ class Rank:
         return [[make() for _ in self.layers] for _ in range(spec.n_units)]
 
     def _run(
-        self, report: RankReport | None, timed: dict[str, float] | None = None, *, has_values: bool = True
+        self,
+        report: RankReport | None,
+        timed: dict[str, float] | None = None,
+        wall: dict[str, float] | None = None,
+        *,
+        has_values: bool = True,
     ) -> None:
         told = report if has_values else None
         spec = self.spec
@@ -190,17 +204,22 @@ class Rank:
         if report is not None:
             report.held_bytes += sum(cache.memory.nbytes for part in caches for cache in part)
         mine = prompts(spec).to(self.device).chunk(spec.mesh.dp)[self.wires.place["dp"]]
+        started = time.perf_counter()
         with self._watching(report, "prefill", has_values):
             dims = spec.dimensions("prefill", spec.input_tokens, n_prefill)
             chosen = self._passes(prefill, "prefill", mine, 0, dims, caches, told)
+        prefill_s = time.perf_counter() - started
         if not same:
             with self._watching(report, "handoff", has_values):
                 caches = self._hand_over(prefill.program, decode.program, caches)
         dims = spec.dimensions("decode", 1, spec.context)
+        started = time.perf_counter()
         with self._watching(report, "decode", has_values):
             for i in range(spec.output_tokens):
                 now = self.tell(i, chosen)[:, None].to(self.device)
                 chosen = self._passes(decode, "decode", now, spec.input_tokens + i, dims, caches, told)
+        if wall is not None:
+            wall |= {"prefill": prefill_s, "decode": (time.perf_counter() - started) / spec.output_tokens}
         if timed is not None:
             timed |= {f"prefill/{key}": seconds for key, seconds in prefill.seconds.items()}
             timed |= {f"decode/{key}": seconds / spec.output_tokens for key, seconds in decode.seconds.items()}
@@ -225,6 +244,7 @@ class Rank:
         """All passes of all units through this stage; tokens come and go in the units' order."""
         n_cut = self.spec.mesh.size(stage.program.cache.form.axes_of("B"))
         order = pass_order(self.spec.unit_sequences, self.spec.sequences(phase), n_cut).to(self.device)
+        started, before_s = stage.clock(), sum(stage.seconds.values())
         chosen = []
         for unit, held in zip(tokens.chunk(self.spec.n_units), caches, strict=True):
             parts = []
@@ -236,6 +256,8 @@ class Rank:
             if parts:
                 back = order.flatten().argsort()
                 chosen.append([torch.cat([part[k] for part in parts])[back] for k in (0, 1)] + [parts[0][2]])
+        in_steps_s = sum(stage.seconds.values()) - before_s
+        stage.seconds[PASS] = stage.seconds.get(PASS, 0.0) + stage.clock() - started - in_steps_s
         if not chosen:
             return None
         tokens = torch.cat([found for found, _, _ in chosen])
@@ -304,12 +326,16 @@ def set_form(form: Form) -> tuple[tuple[str, frozenset[str]], ...]:
 
 
 def _clock(device: torch.device, note: Callable[[], None]) -> Callable[[], float]:
-    """Seconds now, once the device is done with all it was given; whoever asks is `note`d."""
+    """Seconds now, once the device is done with all it was given; whoever asks is `note`d.
+
+    On a CPU they are the process's own: cores that are shared with other work make wall time a measure of that work.
+    """
 
     def now() -> float:
         note()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cuda":
+            return time.process_time()
+        torch.cuda.synchronize(device)
         return time.perf_counter()
 
     return now

@@ -80,6 +80,7 @@ def test_a_share_of_stages_goes_through_them_one_after_the_other(tmp_path) -> No
     made = _RUN.invoke(app, f"execute {tmp_path}/plan.json --share --scale-model 64 --timed 1".split())
     assert made.exit_code == 0, made.output
     assert "handover/send" in made.stdout
+    assert "what crosses chips is as priced on h100-sxm" in made.stdout
     assert "price" in made.stdout
     assert "measured" in made.stdout
 
