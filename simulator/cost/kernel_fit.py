@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ...hardware_specs.chip import Chip
 from ...hardware_specs.errors import SpecError
-from ...hardware_specs.kernel_rows import COLLECTIVES, KERNEL_DTYPES
-from .grid import Grid, design_matrix
-from .kernel_forms import FAMILIES, ChipRates, Constants, Family, KernelTime, Op, Widths, passes_of
+from ...hardware_specs.kernel_formats import COLLECTIVES, KERNEL_DTYPES
+from .grid import Grid, design_matrix, roughness_matrix
+from .kernel_families import FAMILIES, Family
+from .kernel_forms import ChipRates, Constants, KernelTime, Op, Widths, passes_of
 from .kernel_times import KernelFamily, KernelFit, chip_rates, computing_format
 
 Vector = NDArray[np.float64]
@@ -27,8 +28,12 @@ LEAST_ROWS = 30
 _MOST_ROWS_FOR_CONSTANTS = 4000
 # Residuals beyond this count less, in the constants and in the correction: a few shapes take another code path.
 _SOFT_LOG = 0.05
-# Pull of every value of the correction towards 0, in rows: crossings that no row touches stay at the form.
-_RIDGE_ROWS = 0.1
+# Pulls on the corrections, in rows: of every value towards 0, and of neighbours towards each other. Crossings that no row
+# touches follow their neighbours, and far from all rows the form.
+_RIDGE = 0.01
+_ROUGHNESS = 0.1
+# A knot nearer than this to the end of what was measured gives way to it.
+_NEAR = 0.3
 _REWEIGHTINGS = 4
 _LEAST_RESIDUAL = 0.01
 # Results are written in 16 bits at least.
@@ -75,11 +80,12 @@ def fit_family(rows: KernelRows, rates: ChipRates, widths: Widths) -> KernelFami
         return family.form({name: column[at] for name, column in rows.shape.items()}, constants, rates, widths)
 
     constants = _fit_constants(family, timed, rows.seconds, np.flatnonzero(~held))
-    axes = tuple(np.array(axis) for axis in family.knots)
     fitted, judged = timed(constants, ~held), timed(constants, held)
     left = np.log(rows.seconds[~held] / fitted.total_s)
-    values = _fit_correction(axes, _columns(fitted), left)
-    residual = np.log(rows.seconds[held] / judged.total_s) - design_matrix(axes, _columns(judged)) @ values
+    knots = [_knots_within(grid, _columns(timed(constants, np.arange(len(held))))) for grid in family.grids]
+    grids = _fit_correction(knots, _columns(fitted), left)
+    features = _columns(judged)
+    residual = np.log(rows.seconds[held] / judged.total_s) - sum((grid.at(features) for grid in grids), start=0.0)
     return KernelFamily(
         op=rows.op,
         variant=rows.variant,
@@ -90,13 +96,26 @@ def fit_family(rows: KernelRows, rates: ChipRates, widths: Widths) -> KernelFami
         median_error=round(float(np.median(np.abs(np.exp(-residual) - 1.0))), 4),
         interval_log=round(float(np.quantile(np.abs(residual), 0.9)), 4),
         constants={name: float(f"{value:.4g}") for name, value in constants.items()},
-        correction=Grid(knots=family.knots, values=tuple(round(float(v), 3) for v in values)),
+        correction=grids,
     )
 
 
-def _columns(time: KernelTime) -> tuple[Vector, ...]:
+def _columns(time: KernelTime) -> dict[str, Vector]:
     shape = np.shape(time.total_s)
-    return tuple(np.broadcast_to(np.asarray(feature, float), shape) for feature in time.features)
+    return {name: np.broadcast_to(np.asarray(feature, float), shape) for name, feature in time.features.items()}
+
+
+def _knots_within(
+    grid: Mapping[str, tuple[float, ...]], features: Mapping[str, Vector]
+) -> dict[str, tuple[float, ...]]:
+    """Knots no further out than what was measured; a feature that does not vary has none."""
+    found = {}
+    for name, knots in grid.items():
+        least, most = float(features[name].min()), float(features[name].max())
+        inner = [knot for knot in knots if least + _NEAR < knot < most - _NEAR]
+        if most > least:
+            found[name] = (round(least, 4), *(round(knot, 4) for knot in inner), round(most, 4))
+    return found
 
 
 def _fit_constants(
@@ -119,24 +138,42 @@ def _fit_constants(
         return np.asarray(np.log(timed(named(z), some).total_s / seconds[some]), float)
 
     found = least_squares(
-        left, start / scale, bounds=(low / scale, high / scale), loss="soft_l1", f_scale=_SOFT_LOG, diff_step=1e-3
+        left,
+        start / scale,
+        bounds=(low / scale, high / scale),
+        loss="soft_l1",
+        f_scale=_SOFT_LOG,
+        diff_step=np.full(len(names), 1e-3),
     )
     return named(found.x)
 
 
-def _fit_correction(axes: Sequence[Vector], features: Sequence[Vector], left: Vector) -> Vector:
-    """Ridge regression of the residuals on the grid, reweighted towards least absolute error."""
-    from scipy.sparse import diags
-    from scipy.sparse.linalg import lsqr
+def _fit_correction(
+    grids: Sequence[Mapping[str, tuple[float, ...]]], features: Mapping[str, Vector], left: Vector
+) -> tuple[Grid, ...]:
+    """Ridge regression of the residuals on all grids at once, reweighted towards least absolute error."""
+    from scipy.sparse import block_diag, csr_matrix, diags, eye_array, hstack
+    from scipy.sparse.linalg import cg
 
-    design = design_matrix(axes, features)
+    grids = [grid for grid in grids if grid]
+    axes = [[np.array(knots) for knots in grid.values()] for grid in grids]
+    design = csr_matrix(hstack([design_matrix(a, [features[n] for n in g]) for g, a in zip(grids, axes, strict=True)]))
+    rough = block_diag([roughness_matrix(a) for a in axes])
+    penalty = _ROUGHNESS * (rough.T @ rough) + _RIDGE * eye_array(design.shape[1])
     weights = np.ones(len(left))
     values = np.zeros(design.shape[1])
     for _ in range(_REWEIGHTINGS):
-        values = lsqr(diags(weights) @ design, weights * left, damp=np.sqrt(_RIDGE_ROWS))[0]
-        weights = 1.0 / np.sqrt(np.maximum(np.abs(design @ values - left), _LEAST_RESIDUAL))
+        weighted = diags(weights) @ design
+        normal = csr_matrix(weighted.T @ design + penalty)
+        diagonal = normal.diagonal()
+        values, _ = cg(normal, design.T @ (weights * left), x0=values, rtol=1e-6, maxiter=3000, M=diags(1.0 / diagonal))
+        weights = 1.0 / np.maximum(np.abs(design @ values - left), _LEAST_RESIDUAL)
         weights /= weights.mean()
-    return np.asarray(values, float)
+    ends = np.cumsum([0, *(int(np.prod([len(axis) for axis in a])) for a in axes)])
+    return tuple(
+        Grid(knots=dict(grid), thousandths=tuple(round(1000.0 * float(v)) for v in values[first:last]))
+        for grid, first, last in zip(grids, ends[:-1], ends[1:], strict=True)
+    )
 
 
 # columns of `hardware_specs.kernel_rows.kernel_frame` that make the shape of each op
@@ -147,6 +184,7 @@ _SHAPES: dict[Op, tuple[str, ...]] = {
     "collective": ("bytes", "chips"),
     "moe": ("tokens", "d_model", "d_ff", "top_k", "experts", "tp", "ep", "skew", "gated"),
 }
+_FAMILY_OF: dict[str, Op] = {**{name: name for name in _SHAPES}, **dict.fromkeys(COLLECTIVES, "collective")}
 # columns that tell families of one op and number format apart
 _KINDS: dict[Op, str | None] = {
     "matmul": None,
@@ -196,11 +234,16 @@ def fit_kernels(
 
 
 def family_rows(frame: pd.DataFrame) -> list[KernelRows]:
-    """A frame's rows by family, in a fixed order; ops that have no form are left out."""
+    """A frame's rows by family, in a fixed order; ops that have no form are left out.
+
+    A collective takes as long whatever the format of the bytes that it moves, so all formats are one family.
+    """
     found = []
-    for (op, dtype), part in sorted(frame.groupby(["op", "dtype"]), key=lambda item: str(item[0])):
-        name: Op = "collective" if op in COLLECTIVES else op
-        if name not in _SHAPES:
+    moved = frame["op"].isin(COLLECTIVES)
+    named = frame.assign(dtype=frame["dtype"].where(~moved, ""))
+    for (op, dtype), part in sorted(named.groupby(["op", "dtype"]), key=lambda item: str(item[0])):
+        name = _FAMILY_OF.get(str(op))
+        if name is None:
             continue
         kind = _KINDS[name]
         kinds = [("", part)] if kind is None else sorted(part.groupby(kind), key=lambda item: str(item[0]))

@@ -10,18 +10,23 @@ from typing import Literal
 
 import numpy as np
 
-from ...models.ops import attention_flop, matmul_flop, visible_share
+from ...models.ops import attention_flop, matmul_flop
 from ...models.sizes import Array, ceil_div
 
-Op = Literal["matmul", "prefill attention", "decode attention", "collective", "moe"]
+Op = Literal["matmul", "prefill attention", "decode attention", "collective", "moe", "pointwise"]
 Shape = Mapping[str, Array]
 Constants = Mapping[str, float]
 
 # Tiles a matmul is cut into and parts its sum may be split into, as libraries of kernels have them; the quickest is taken.
-MATMUL_TILES = ((128, 256), (64, 128))
+MATMUL_TILES = ((128, 128), (64, 64))
 SPLITS = (1, 4)
+# Rows and columns of the tile by which waves and padding are told as features.
+_TILE = 128
+_PADDED_ROWS = 256
 # Queries of one thread block of flash attention.
 _QUERY_TILE = 128
+# Kernels load this many elements at once, or half, a quarter ... where a width is no multiple of it.
+_ALIGNED = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,7 @@ class KernelTime:
     memory_s: Array
     comm_s: Array
     fixed_s: Array
-    features: tuple[Array, ...]
+    features: Mapping[str, Array]
 
     @property
     def total_s(self) -> Array:
@@ -89,13 +94,21 @@ def matmul_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Wi
             waves = ceil_div(n_tiles * parts, rates.n_units)
             seconds = waves * tile_s / parts + (constants["split_s"] if parts > 1 else 0.0)
             compute = np.minimum(compute, seconds)
+    waves = ceil_div(m, _TILE) * ceil_div(n, _TILE) / rates.n_units
     moved = widths.x * m * k + widths.w * k * n + widths.out * m * n
     return KernelTime(
         compute_s=compute / constants["compute_efficiency"],
         memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
         comm_s=0.0,
         fixed_s=constants["launch_s"],
-        features=(log2(m), log2(n), log2(k)),
+        features={
+            "rows": log2(m),
+            "columns": log2(n),
+            "inner": log2(k),
+            "waves": np.log2(waves),
+            "tail": waves / np.ceil(waves),
+            "padding": np.log2(ceil_div(m, _PADDED_ROWS) * _PADDED_ROWS / np.maximum(m, _PADDED_ROWS)),
+        },
     )
 
 
@@ -110,13 +123,32 @@ def _reach(shape: Shape, keys: Array) -> Array:
     return np.where(np.greater(window, 0), np.minimum(keys, window), keys)
 
 
+def visible_keys(new: Array, past: Array, window: Array) -> Array:
+    """Keys that a query sees on average under a causal mask and a window (0 is none).
+
+    >>> [float(visible_keys(*case)) for case in ((4.0, 0.0, 0.0), (4.0, 10.0, 0.0), (4.0, 0.0, 2.0), (1.0, 99.0, 8.0))]
+    [2.5, 12.5, 1.75, 8.0]
+    """
+    limit = np.where(np.greater(window, 0), window, new + past)
+    growing = np.clip(limit - past, 0.0, new)
+    return (growing * (past + (growing + 1.0) / 2.0) + (new - growing) * limit) / new
+
+
+def _attention_features(shape: Shape) -> dict[str, Array]:
+    return {
+        "sharing": np.log2(shape["heads"] / shape["kv_heads"]),
+        "d_head": np.log2(shape["d_head"]),
+        "windowed": np.greater(shape["window"], 0) * 1.0,
+    }
+
+
 def prefill_attention_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
     """Causal attention of prompts: blocks of queries in waves over the multiprocessors.
 
     A causal block computes up to `diagonal_share` of a tile of keys more than it needs.
     """
     new, past = shape["new"], shape["past"]
-    keys = _reach(shape, (new + past) * visible_share(new, past))
+    keys = visible_keys(new, past, shape["window"])
     blocks = shape["batch"] * shape["heads"] * ceil_div(new, _QUERY_TILE)
     seen = keys + constants["diagonal_share"] * _QUERY_TILE
     block_s = attention_flop(_QUERY_TILE * seen, shape["d_head"]) / (rates.flop_per_s / rates.n_units)
@@ -127,12 +159,13 @@ def prefill_attention_form(shape: Shape, constants: Constants, rates: ChipRates,
         memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
         comm_s=0.0,
         fixed_s=constants["launch_s"],
-        features=(
-            log2(shape["batch"] * shape["heads"]),
-            log2(new),
-            log2(shape["heads"] / shape["kv_heads"]),
-            log2(shape["d_head"]),
-        ),
+        features={
+            **_attention_features(shape),
+            "heads": log2(shape["batch"] * shape["heads"]),
+            "queries": log2(new),
+            "kv_heads": log2(shape["kv_heads"]),
+            "masked": log2((new + past) / _reach(shape, new + past)),
+        },
     )
 
 
@@ -147,12 +180,13 @@ def decode_attention_form(shape: Shape, constants: Constants, rates: ChipRates, 
         memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
         comm_s=0.0,
         fixed_s=constants["launch_s"],
-        features=(
-            log2(shape["batch"] * shape["kv_heads"]),
-            log2(keys),
-            log2(shape["heads"] / shape["kv_heads"]),
-            log2(shape["d_head"]),
-        ),
+        features={
+            **_attention_features(shape),
+            "heads": log2(shape["batch"] * shape["kv_heads"]),
+            "keys": log2(keys),
+            "bytes": log2(moved),
+            "masked": log2(shape["context"] / keys),
+        },
     )
 
 
@@ -170,7 +204,7 @@ def collective_form(shape: Shape, constants: Constants, rates: ChipRates, widths
         memory_s=0.0,
         comm_s=sent / (rates.link_bytes_per_s * constants["link_efficiency"]),
         fixed_s=constants["launch_s"] + constants["hop_s"] * (k - 1.0),
-        features=(log2(n_bytes), log2(k)),
+        features={"bytes": log2(n_bytes), "chips": log2(k)},
     )
 
 
@@ -196,64 +230,27 @@ def moe_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Width
         memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
         comm_s=0.0,
         fixed_s=constants["launch_s"],
-        features=(
-            log2(shape["tokens"]),
-            np.log2(rows / experts),
-            log2(experts),
-            log2(shape["d_model"] * d_ff),
-            shape["skew"],
-        ),
+        features={
+            "tokens": log2(shape["tokens"]),
+            "rows": np.log2(rows / experts),
+            "experts": log2(experts),
+            "d_ff": log2(d_ff),
+            "d_model": log2(shape["d_model"]),
+            "top_k": log2(shape["top_k"]),
+            "ep": log2(shape["ep"]),
+            "alignment": np.log2(np.gcd(np.asarray(d_ff, np.int64), _ALIGNED)),
+            "gated": shape["gated"],
+            "skew": shape["skew"],
+        },
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """How a family is fitted: its form, the range of each constant (start, least, most), the knots of its correction."""
-
-    form: Form
-    ranges: Mapping[str, tuple[float, float, float]]
-    knots: tuple[tuple[float, ...], ...]
-
-
-def _steps(first: float, last: float, step: float = 1.0) -> tuple[float, ...]:
-    return tuple(float(x) for x in np.arange(first, last + step / 2.0, step))
-
-
-_ROOFLINE = {
-    "compute_efficiency": (0.7, 0.02, 1.0),
-    "memory_efficiency": (0.8, 0.2, 1.0),
-    "launch_s": (5e-6, 5e-7, 3e-4),
-}
-FAMILIES: dict[Op, Family] = {
-    "matmul": Family(
-        form=matmul_form,
-        ranges={**_ROOFLINE, "split_s": (1e-6, 0.0, 2e-5)},
-        knots=((0.0, *_steps(3, 12), 14.0), (5.0, 7.0, *_steps(9, 14), 16.0), (5.0, 7.0, *_steps(9, 14), 16.0)),
-    ),
-    "prefill attention": Family(
-        form=prefill_attention_form,
-        ranges={**_ROOFLINE, "diagonal_share": (0.5, 0.0, 4.0)},
-        knots=(_steps(0, 13), (0.0, *_steps(4, 14)), (0.0, 1.0, 3.0, 6.0), (6.0, 7.0, 8.0)),
-    ),
-    "decode attention": Family(
-        form=decode_attention_form,
-        ranges=_ROOFLINE,
-        knots=(_steps(0, 12), (0.0, 5.0, *_steps(7, 17)), (0.0, 1.0, 2.0, 3.0, 5.0), (6.0, 7.0, 8.0)),
-    ),
-    "collective": Family(
-        form=collective_form,
-        ranges={"link_efficiency": (0.8, 0.05, 1.0), "launch_s": (5e-6, 5e-7, 3e-4), "hop_s": (1e-6, 0.0, 2e-5)},
-        knots=((7.0, 9.0, 11.0, *_steps(13, 25), 27.0, 30.0), (1.0, 2.0, 3.0)),
-    ),
-    "moe": Family(
-        form=moe_form,
-        ranges={**_ROOFLINE, "row_tile": (16.0, 0.0, 128.0)},
-        knots=(
-            _steps(0, 16, 2),
-            (-8.0, *_steps(-4, 12, 2)),
-            _steps(0, 8, 2),
-            _steps(16, 26, 2),
-            (0.0, 1.01, 1.2),
-        ),
-    ),
-}
+def pointwise_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
+    """A norm, an activation, a sum, a lookup: passes over its operands."""
+    return KernelTime(
+        compute_s=0.0,
+        memory_s=shape["bytes"] / (rates.bytes_per_s * constants["memory_efficiency"]),
+        comm_s=0.0,
+        fixed_s=constants["launch_s"],
+        features={"bytes": log2(shape["bytes"])},
+    )

@@ -1,7 +1,7 @@
 """Fits of kernels as files, and the seconds of a kernel that they give on a chip."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...hardware_specs.chip import Chip, Switch
 from ...hardware_specs.dtypes import DTYPES, DType
 from ...hardware_specs.errors import SpecError
-from ...hardware_specs.kernel_rows import KERNEL_DTYPES
+from ...hardware_specs.kernel_formats import KERNEL_DTYPES
 from ...models.sizes import Array
 from .grid import Grid
-from .kernel_forms import FAMILIES, ChipRates, KernelTime, Op, Shape, Widths
+from .kernel_families import FAMILIES
+from .kernel_forms import ChipRates, KernelTime, Op, Shape, Widths
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -43,7 +44,14 @@ class KernelFamily(BaseModel):
     median_error: float = Field(ge=0)
     interval_log: float = Field(ge=0)
     constants: dict[str, float]
-    correction: Grid
+    correction: tuple[Grid, ...]
+
+    def outside(self, features: Mapping[str, Array]) -> Array:
+        """Whether any feature lies beyond what was measured, (...)."""
+        beyond: Array = np.zeros((), bool)
+        for grid in self.correction:
+            beyond = np.logical_or(beyond, grid.outside(features))
+        return beyond
 
     @property
     def key(self) -> tuple[Op, str, str]:
@@ -53,7 +61,7 @@ class KernelFamily(BaseModel):
     def time(self, shape: Shape, rates: ChipRates, widths: Widths) -> KernelTime:
         """Seconds of the form, each part times the correction."""
         raw = FAMILIES[self.op].form(shape, self.constants, rates, widths)
-        factor = np.exp(self.correction.at(*raw.features))
+        factor = np.exp(sum((grid.at(raw.features) for grid in self.correction), start=0.0))
         return replace(
             raw,
             compute_s=raw.compute_s * factor,
@@ -130,7 +138,7 @@ class KernelTimes:
     def time(self, family: KernelFamily, shape: Shape, dtype: DType, widths: Widths) -> TimedKernel:
         """Seconds of one kernel of a family."""
         made = family.time(shape, chip_rates(self.chip, dtype), widths)
-        return TimedKernel(time=made, family=family, outside=family.correction.outside(*made.features))
+        return TimedKernel(time=made, family=family, outside=family.outside(made.features))
 
 
 def chip_rates(chip: Chip, dtype: DType) -> ChipRates:
