@@ -204,7 +204,7 @@ def _full_queue(request: PlanRequest) -> tuple[_Replicas, float]:
     if get_engine(decode.engine).mixes:
         work = request.workload
         shape = WorkloadShape(input_tokens=work.input_tokens, output_tokens=work.output_tokens)
-        mixed_s = phase_run(decode, request.model, shape).mixed_s(decode.batch)
+        mixed_s = phase_run(decode, request.model, shape).mixed_s(decode.batch, decode.n_microbatches)
 
     def answer(seconds: PhaseSeconds) -> Quantities:
         if mixed_s is None:

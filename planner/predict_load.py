@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -31,6 +32,11 @@ _LEAST_AT_A_RATE = 500
 _LEAST_S_AT_A_RATE = 10.0
 # A run of many users is cut off here: by then every one of them has sent several.
 _MOST_REQUESTS = 8192
+# A benchmark over a data set goes on for minutes: so many times what a request takes, and the part of the arrivals that is
+# counted, between filling and emptying.
+_LIVES = 8.0
+_MOST_OF_A_LONG_RUN = 32768
+_COUNTED = (0.4, 0.9)
 # Load generators in a closed loop draw each length between this part of the nominal one and all of it (InferenceX).
 _SHORTEST_RATIO = 0.8
 # Half of a 90 % interval of a normal variable, in standard deviations.
@@ -45,25 +51,41 @@ def under_load(
 
     One factor scales prefill and decode, the larger of the two where they differ: errors of one replica are shared.
     """
-    traffic = traffic_of(case)
     shape = WorkloadShape(input_tokens=case.input_tokens, output_tokens=case.output_tokens)
 
     @cache
-    def run(scale: float) -> Report:
+    def run_of(scale: float, traffic: Traffic | ClosedLoop) -> Report:
         scheduler = get_scheduler("chunked" if get_engine(decode.engine).mixes else "vllm")
         options = ServingOptions(engine=EngineOptions(scheduler=scheduler, prefix_caching=False), step_scale=scale)
         spec = replica_spec(prefill, decode, get_model(case.model), shape, options)
         return simulate(Deployment(pools=(Pool(replica=spec, n_replicas=n_replicas),), options=options.engine), traffic)
 
+    def run(scale: float) -> Report:
+        traffic = traffic_of(case)
+        report = run_of(scale, traffic)
+        if not isinstance(traffic, SyntheticTraffic) or not _is_long(case):
+            return report
+        for _ in range(2):
+            wanted = round(_LIVES * (case.rate_per_s or 0.0) * float(np.nanmean(report.e2e_s)))
+            n_requests = min(max(wanted, traffic.n_requests), _MOST_OF_A_LONG_RUN)
+            report = run_of(scale, replace(traffic, n_requests=n_requests))
+        return report
+
     def answer(seconds: PhaseSeconds) -> Quantities:
         ratios = (seconds.prefill_s / prefill.latency_s, seconds.step_s / decode.step_s)
         scale = max(ratios, key=lambda ratio: abs(np.log(ratio)))
-        found = quantities(run(scale), case.rate_per_s)
+        report = run(scale)
+        found = quantities(report, case.rate_per_s, counted=_COUNTED if _is_long(case) else (0.0, 1.0))
         # the ends of the interval also hold the chance of which requests came
-        n = max(int(run(scale).kept.sum()), 1)
+        n = max(int(report.kept.sum()), 1)
         return scaled_rates(found, 1.0 - float(np.sign(np.log(scale))) * _Z_90 / math.sqrt(n))
 
     return answer
+
+
+def _is_long(case: MeasuredCase) -> bool:
+    """Whether the benchmark ran over a data set until it was steady."""
+    return case.rate_per_s is not None and case.input_cv > 0
 
 
 def traffic_of(case: MeasuredCase) -> Traffic | ClosedLoop:
@@ -92,11 +114,15 @@ def _lengths(case: MeasuredCase) -> Fixed | LogNormal:
     )
 
 
-def quantities(report: Report, offered_per_s: float | None) -> Quantities:
+def quantities(report: Report, offered_per_s: float | None, *, counted: tuple[float, float] = (0.0, 1.0)) -> Quantities:
     """What a run can be measured by.
 
     Rates of traffic that comes at `offered_per_s` are those of the middle of the run, where it neither fills nor empties; no
     more can be answered than comes. Those of a closed loop are over all of it, as load generators count them.
+
+    Parameters
+    ----------
+    counted : first and last part of the requests, in order of arrival, whose times count
     """
     kept, in_all = report.kept, float(report.kept.sum()) / report.duration_s
     rate = in_all if offered_per_s is None else min(report.answer_rate_per_s, offered_per_s)
@@ -107,11 +133,15 @@ def quantities(report: Report, offered_per_s: float | None) -> Quantities:
         "all_tokens_per_s": rate * (n_in + n_out),
         "input_tokens_per_s": rate * n_in,
     }
+    first, last = (round(part * len(report.e2e_s)) for part in counted)
     times = {
-        "ttft_s": report.ttft_s,
-        "tpot_s": report.tpot_s,
-        "e2e_s": report.e2e_s,
-        "generate_s": report.e2e_s - report.ttft_s,
+        name: values[first:last]
+        for name, values in {
+            "ttft_s": report.ttft_s,
+            "tpot_s": report.tpot_s,
+            "e2e_s": report.e2e_s,
+            "generate_s": report.e2e_s - report.ttft_s,
+        }.items()
     }
 
     def at(reduce: Callable[[NDArray[np.float64]], Any]) -> dict[str, Any]:

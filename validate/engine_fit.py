@@ -16,6 +16,7 @@ from ..hardware_specs.chip import Chip, capped_chip
 from ..hardware_specs.cluster import meshes, parse_pool
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
+from ..models.sizes import ceil_div
 from ..models.work import default_formats
 from ..simulator.cost.calibrated import Fit, Residual, chip_engine
 from ..simulator.cost.constants import Constants
@@ -23,7 +24,7 @@ from ..simulator.cost.engines import default_kv, get_engine
 from ..simulator.cost.fit import RANGES
 from ..simulator.cost.machine import Machine, make_machine
 from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE
-from ..simulator.cost.phases import PhaseSetting, bind, price_mixed, price_phase
+from ..simulator.cost.phases import PhaseSetting, bind, mixed_pass_s, price_mixed, price_phase
 from ..simulator.cost.price import Engine, StepKind, StepPrice, host_time_s, pass_time_s, price_pass
 from ..simulator.types import PhaseName, Workload
 from .cases import is_holdout
@@ -83,14 +84,18 @@ class _Run:
         """Price both phases of every batch once, with every slowdown at 1."""
         batch = np.array(self.batches)
         for phase, setting in self.settings.items():
-            price = price_phase(setting, self.machine, batch, engine)
-            program, sizes = bind(setting, self.machine, batch, (), engine)
+            n_micro = float(setting.pp) if phase == "decode" else 1.0
+            price = price_phase(setting, self.machine, batch, engine, n_microbatches=n_micro)
+            program, sizes = bind(setting, self.machine, ceil_div(batch, n_micro), (), engine)
             steps = price_pass(program, sizes, setting.formats, self.machine, engine, pp=setting.pp)
             self.parts[phase] = _taken_apart(steps, batch, np.asarray(price.pass_s))
             self.held_bytes = np.broadcast_to(np.asarray(price.memory.total), batch.shape)
         if self.mixes:
-            steps = price_mixed(self.settings["decode"], self.machine, batch, engine)
-            self.parts["mixed"] = _taken_apart(steps, batch, np.asarray(pass_time_s(steps)))
+            setting = self.settings["decode"]
+            n_micro = float(setting.pp)
+            steps = price_mixed(setting, self.machine, ceil_div(batch, n_micro), engine)
+            step_s = mixed_pass_s(setting, self.machine, batch, engine, n_microbatches=n_micro)
+            self.parts["mixed"] = _taken_apart(steps, batch, np.asarray(step_s))
 
 
 def _taken_apart(steps: Sequence[StepPrice], batch: Vector, scheduled_s: Vector) -> _Parts:

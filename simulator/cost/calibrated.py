@@ -16,7 +16,6 @@ from ...hardware_specs.errors import SpecError
 from .constants import Constants
 from .engines import EngineProfile, get_engine
 from .kernel_times import KernelFamily, KernelFit, KernelTimes, shipped_kernel_fits
-
 from .price import Engine
 
 Origin = Literal["bound", "fitted", "extrapolated"]

@@ -90,10 +90,18 @@ def mixed_groups(setting: PhaseSetting, n_sequences: Array) -> list[TokenGroup]:
 
 
 def price_mixed(setting: PhaseSetting, machine: Machine, n_sequences: Array, engine: Engine) -> list[StepPrice]:
-    """The steps of `mixed_groups` through one replica, by the decode program."""
+    """The steps of `mixed_groups`, one micro-batch, by the decode program."""
     program = lower_phase(setting, (), engine)
     sizes = Sizes(program, machine.mesh, mixed_groups(setting, n_sequences))
     return price_pass(program, sizes, setting.formats, machine, engine, pp=setting.pp)
+
+
+def mixed_pass_s(
+    setting: PhaseSetting, machine: Machine, n_sequences: Array, engine: Engine, *, n_microbatches: Array = 1.0
+) -> Array:
+    """Seconds until each of a replica's sequences has another token, its micro-batches one behind the other in a pipeline."""
+    prices = price_mixed(setting, machine, ceil_div(n_sequences, n_microbatches), engine)
+    return scheduled_pass_s(setting, prices, n_microbatches)
 
 
 def lower_phase(setting: PhaseSetting, batch_axes: tuple[str, ...], engine: Engine) -> ShardedProgram:

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 from ...models.sizes import batch_axes
 from .machine import Machine
 from .pass_curve import DecodeCurve, PassCurve, decode_curve, pass_curve
-from .phases import PhaseSetting, price_mixed
-from .price import Engine, pass_time_s
+from .phases import PhaseSetting, mixed_pass_s
+from .price import Engine
 
 
 class Chunk(NamedTuple):
@@ -170,9 +170,10 @@ class PhaseRun:
         engine = replace(self.engine, kernels=None)
         return PhaseRun(setting=self.setting, machine=self.machine, sizes=self.sizes, engine=engine)
 
-    def mixed_s(self, n_sequences: int) -> float:
-        """A pass of a full engine that decodes `n_sequences` and reads the prompts of those that take their places."""
-        return float(pass_time_s(price_mixed(self.setting, self.machine, float(n_sequences), self.engine)))
+    def mixed_s(self, n_sequences: int, n_microbatches: int) -> float:
+        """A step of a full engine that decodes `n_sequences` and reads the prompts of those that take their places."""
+        n, parts = float(n_sequences), float(n_microbatches)
+        return float(mixed_pass_s(self.setting, self.machine, n, self.engine, n_microbatches=parts))
 
     def decode_curve(self, max_sequences: int) -> DecodeCurve:
         """Decode steps of 1 to `max_sequences` sequences."""
