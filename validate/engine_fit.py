@@ -18,7 +18,7 @@ from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
 from ..models.sizes import ceil_div
 from ..models.work import default_formats
-from ..simulator.cost.calibrated import Fit, Residual, chip_engine
+from ..simulator.cost.calibrated import Fit, Residual, chip_engine, kernels_of
 from ..simulator.cost.constants import Constants
 from ..simulator.cost.engines import default_kv, get_engine
 from ..simulator.cost.fit import RANGES
@@ -198,8 +198,8 @@ def _place(
         case.output_tokens,
     )
     if key not in keyed:
-        keyed[key] = len(runs)
         runs.append(_run(case, tp, pp, engine))
+        keyed[key] = len(runs) - 1
     run = runs[keyed[key]]
     users = float(-(-(case.n_requests or 1) // n_replicas))
     wanted = [*_LADDER] if case.load == "queue" else [users]
@@ -222,6 +222,9 @@ def _place(
 
 def _run(case: MeasuredCase, tp: int, pp: int, engine: str) -> _Run:
     chip, model = get_chip(case.hardware), get_model(case.model)
+    stack = get_engine(engine).stack
+    if stack is not None and kernels_of(chip, stack) is None:
+        raise SpecError(f"no kernels were measured on {chip.name} or a chip like it")
     if case.power_w is not None:
         chip = capped_chip(chip, case.power_w)
     slice_ = replace(parse_pool(f"{chip.name}:{tp * pp}")[0], chip=chip)
