@@ -24,7 +24,6 @@ from .stage import Pass, Stage, Value
 from .watch import Watch
 from .weights import ENDS, RandomWeights, Weights, local_part, made_up_part
 
-
 # What a pass takes beside its steps, by the name it is priced under.
 PASS = "pass/pass"
 
