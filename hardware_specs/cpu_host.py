@@ -8,6 +8,7 @@ from .errors import SpecError
 from .measurement import Measurement, shipped_measurements
 
 NAME = "cpu-host"
+VENDOR = "host"
 _SOURCE = "measured"
 
 
@@ -20,7 +21,7 @@ def cpu_host() -> Chip:
     return Chip.model_validate(
         {
             "name": NAME,
-            "vendor": "host",
+            "vendor": VENDOR,
             "aliases": ["cpu"],
             "sources": {_SOURCE: f"{memory.command} on {memory.device}, {memory.date}, {memory.software}"},
             "notes": "One chip is one process with one thread; median of the measured rows.",

@@ -85,8 +85,8 @@ def _measure(case: BenchCase, device: Device, chip: str, known: set[tuple[str, s
         yield Measurement(
             chip=chip, quantity=f"{case.dtype} {case.op} by {maker}", unit="s", shape=shape,
             p20=p20, p50=p50, p80=p80, n_repeats=len(seconds),
-            device=f"{_device(device)}, {timing.how}", software=_software(device),
-            command=f"{COMMAND} --device {device}", commit=_commit(), date=datetime.date.today().isoformat(),
+            device=f"{device_name(device)}, {timing.how}", software=_software(device),
+            command=f"{COMMAND} --device {device}", commit=commit_now(), date=datetime.date.today().isoformat(),
         )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def _chip(device: Device) -> str:
     return "cpu-host" if device == "cpu" else torch.cuda.get_device_name().lower().replace(" ", "-")
 
 
-def _device(device: Device) -> str:
+def device_name(device: Device) -> str:
     """The device as its system names it."""
     if device == "cuda":
         return torch.cuda.get_device_name()
@@ -112,7 +112,7 @@ def _software(device: Device) -> str:
     return ", ".join([f"python {platform.python_version()}", *(f"{name} {v}" for name, v in versions.items())])
 
 
-def _commit() -> str:
+def commit_now() -> str:
     """The commit of the tree the bench ran from, and whether that was changed since."""
     return _said_by("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 

@@ -90,9 +90,12 @@ def step_work(step: Step, sizes: Sizes, formats: Formats) -> Work:
         case Attention():
             return _attention(step, sizes, formats)
         case Pointwise():
-            return Work(activation_bytes=tensor_bytes((*step.reads, *step.writes), sizes, formats))
+            touched = (*step.reads, *step.writes)
+            return Work(
+                activation_bytes=tensor_bytes(touched, sizes, formats), n_rows=_n_rows((*step.writes, *step.reads)[0], sizes)
+            )
         case Append():
-            return Work(kv_bytes=tensor_bytes((step.new,), sizes, formats))
+            return Work(kv_bytes=tensor_bytes((step.new,), sizes, formats), n_rows=_n_rows(step.new, sizes))
         case Collective():
             return _collective(step, sizes, formats)
         case SendRecv():
@@ -102,8 +105,7 @@ def step_work(step: Step, sizes: Sizes, formats: Formats) -> Work:
 
 def _matmul(step: Matmul, sizes: Sizes, formats: Formats) -> Work:
     """2mkn for each weight: rows are the tokens of x on this chip."""
-    rows = Tensor(name="rows", form=type(step.x[0].form)(tuple(d for d in step.x[0].form.dims if d[0] in ("B", "L"))))
-    n_rows = sizes.total(rows)
+    n_rows = _n_rows(step.x[0], sizes)
     n_weights = sum((sizes.total(w) for w in step.weights), start=0.0)
     return Work(
         flop=matmul_flop(n_rows, n_weights),
@@ -111,6 +113,12 @@ def _matmul(step: Matmul, sizes: Sizes, formats: Formats) -> Work:
         activation_bytes=tensor_bytes((*step.x, *step.outs), sizes, formats),
         n_rows=n_rows,
     )
+
+
+def _n_rows(tensor: Tensor, sizes: Sizes) -> Array:
+    """Tokens of a tensor on one chip."""
+    dims = tuple(d for d in tensor.form.dims if d[0] in ("B", "L"))
+    return sizes.total(Tensor(name="rows", form=type(tensor.form)(dims)))
 
 
 def tiled_weights(step: Matmul, sizes: Sizes, side: int) -> Array:

@@ -20,6 +20,11 @@ def kernel_fits_folder() -> Path:
     return user_folder() / "kernels"
 
 
+def engine_fits_folder() -> Path:
+    """Where a user's fits of what engines add to kernels lie."""
+    return user_folder() / "engines"
+
+
 def parts_folder() -> Path:
     """Where ops that are fitted wait until the whole fit is."""
     return kernel_fits_folder() / "parts"
