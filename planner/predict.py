@@ -46,14 +46,30 @@ def predict(case: MeasuredCase) -> Outcome:
     if case.ep not in (None, 1):
         raise SpecError(f"ep={case.ep}, but {case.model} has no experts")
     n_chips = _n_chips(case)
+    return _outcome(case, chip, n_chips, _answer(case, chip, n_chips))
+
+
+def _answer(case: MeasuredCase, chip: Chip, n_chips: int) -> "_Replicas":
+    """Answer a case; one that does not speak of pipeline stages has none, unless nothing else fits.
+
+    A pipeline of even passes is priced as if it never waited, so that it would be chosen too often.
+    """
     answers = {
         "batch": _predict_batch,
         "closed loop": _predict_load,
         "rate": _predict_load,
         "queue": _predict_queue,
     }
-    replicas = answers[case.load](case, chip, n_chips)
-    return _outcome(case, chip, n_chips, replicas)
+    answer = answers[case.load]
+    if case.pp is not None or isinstance(chip.scale_up, Torus):
+        return answer(case, chip, n_chips)
+    try:
+        return answer(replace(case, pp=1), chip, n_chips)
+    except SpecError as reason:
+        try:
+            return answer(case, chip, n_chips)
+        except SpecError:
+            raise reason from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
