@@ -15,12 +15,11 @@ from ..simulator.cost.engines import default_kv, engine_of_framework, get_engine
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
 from ..simulator.types import PhaseName
-from ..validate.loads import PhaseSeconds, batch_at_once, full_queue, scaled_rates, steady
+from ..validate.loads import PhaseSeconds, batch_at_once, full_queue, scaled_rates
 from ..validate.measured_case import MeasuredCase
 from ..validate.metrics import Outcome, Quantities
 from .build import build_phase
-from .deploy import phase_run
-from .predict_load import under_load
+from .predict_load import full_engine, under_load
 from .request import MAX_BATCH, PlanRequest, make_request
 from .result import PhasePlan, WorkloadShape
 from .search import Found, Pair, note_bytes, search
@@ -128,7 +127,8 @@ def _engine(case: MeasuredCase, chip: Chip) -> str | None:
     if not case.framework:
         return None
     name = engine_of_framework(case.framework, case.framework_version)
-    return "vllm-rocm" if chip.vendor.lower() == "amd" and name.startswith("vllm") else name
+    on_amd = {"vllm": "vllm-rocm", "vllm-v0": "vllm-rocm-v0"} if chip.vendor.lower() == "amd" else {}
+    return on_amd.get(name, name)
 
 
 def _predict_batch(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:
@@ -216,17 +216,12 @@ def _full_queue(request: PlanRequest) -> tuple[_Replicas, float]:
     """One replica under a full queue, and its requests a second."""
     pair = _best_pair(replace(request, objective="throughput"), "a single request")
     prefill, decode = _build_pair(request, pair)
-    mixed_s = None
-    if get_engine(decode.engine).mixes:
-        work = request.workload
-        shape = WorkloadShape(input_tokens=work.input_tokens, output_tokens=work.output_tokens)
-        mixed_s = phase_run(decode, request.model, shape).mixed_s(decode.batch, decode.n_microbatches)
+    shape = WorkloadShape(input_tokens=request.workload.input_tokens, output_tokens=request.workload.output_tokens)
 
     def answer(seconds: PhaseSeconds) -> Quantities:
-        if mixed_s is None:
+        if not get_engine(decode.engine).mixes:
             return full_queue(seconds, prefill_batch=prefill.batch, decode_batch=decode.batch)
-        scale = seconds.step_s / decode.step_s
-        return steady(seconds, n_sequences=decode.batch, mixed_s=mixed_s * scale)
+        return full_engine(decode, prefill, request.model, shape, seconds.step_s / decode.step_s)
 
     return _Replicas(n=1, prefill=prefill, decode=decode, answer=answer, n_users=decode.batch), pair.requests_per_s
 

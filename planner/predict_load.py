@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.catalogue import get_model
+from ..models.description import Model
 from ..simulator.cost.engines import get_engine
 from ..simulator.engine.deployment import Deployment, EngineOptions, Pool
 from ..simulator.engine.policies import get_scheduler
@@ -19,10 +20,10 @@ from ..simulator.workload.arrival import Traffic
 from ..simulator.workload.gaps import Gamma
 from ..simulator.workload.lengths import Fixed, LogNormal, UniformRatio
 from ..simulator.workload.synthetic import ClosedLoop, SyntheticTraffic
-from ..validate.loads import PhaseSeconds, scaled_rates
+from ..validate.loads import PhaseSeconds, scaled_rates, steady
 from ..validate.measured_case import MeasuredCase
 from ..validate.metrics import Quantities, Statistic
-from .deploy import ServingOptions, replica_spec
+from .deploy import ServingOptions, phase_run, replica_spec
 from .result import PhasePlan, WorkloadShape
 
 # Requests that a load generator sends: ten a user (InferenceX); at a rate five hundred (TensorRT-LLM's own tables), and no
@@ -81,20 +82,48 @@ def under_load(
         n = max(int(report.kept.sum()), 1)
         if case.load == "closed loop" and scale > 1.0:
             n_users = -(-(case.n_requests or 1) // n_replicas)
-            found = _in_step(found, n_users * seconds.prefill_s / prefill.batch)
+            found = _no_sooner(found, ttft_s=n_users * seconds.prefill_s / prefill.batch)
+        if _is_long(case) and scale > 1.0:
+            full = full_engine(decode, prefill, get_model(case.model), shape, scale)
+            if (case.rate_per_s or 0.0) >= n_replicas * (full.requests_per_s or math.inf):
+                found = _no_sooner(found, ttft_s=full.e2e_s, tpot_s=full.tpot_s, e2e_s=full.e2e_s)
         return scaled_rates(found, 1.0 - float(np.sign(np.log(scale))) * _Z_90 / math.sqrt(n))
 
     return answer
 
 
-def _in_step(found: Quantities, all_prompts_s: float) -> Quantities:
-    """The slow end of a closed loop: its users may come all at once, again and again, and wait for each other's prompts."""
-    latest = {name: _no_sooner(of, all_prompts_s) for name, of in found.percentiles.items()}
-    return replace(_no_sooner(found, all_prompts_s), percentiles=latest)
+def full_engine(
+    decode: PhasePlan, prefill: PhasePlan, model: Model, shape: WorkloadShape, scale: float = 1.0
+) -> Quantities:
+    """One replica that is kept full with the plan's batch, its times multiplied by `scale`."""
+    seconds = PhaseSeconds(
+        prefill_s=prefill.latency_s / prefill.batch * scale,
+        step_s=decode.step_s * scale,
+        input_tokens=shape.input_tokens,
+        output_tokens=shape.output_tokens,
+    )
+    mixed_s = None
+    if get_engine(decode.engine).mixes:
+        mixed_s = phase_run(decode, model, shape).mixed_s(decode.batch, decode.n_microbatches) * scale
+    return steady(seconds, n_sequences=decode.batch, mixed_s=mixed_s)
 
 
-def _no_sooner(found: Quantities, ttft_s: float) -> Quantities:
-    return replace(found, ttft_s=None if found.ttft_s is None else max(found.ttft_s, ttft_s))
+def _no_sooner(found: Quantities, **seconds: float | None) -> Quantities:
+    """The slow end where requests may wait longer than those simulated: no time below these, at any percentile.
+
+    Users of a closed loop may come all at once, again and again, and wait for each other's prompts; a rate above what slower
+    passes carry fills the engine for good.
+    """
+
+    def raised(of: Quantities) -> Quantities:
+        larger: dict[str, Any] = {
+            name: max(value, least)
+            for name, least in seconds.items()
+            if least is not None and (value := getattr(of, name)) is not None
+        }
+        return replace(of, **larger)
+
+    return replace(raised(found), percentiles={name: raised(of) for name, of in found.percentiles.items()})
 
 
 def _is_long(case: MeasuredCase) -> bool:
