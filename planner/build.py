@@ -110,6 +110,7 @@ def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
         kv_dtype=setting.formats.kv.name,
         page_size=setting.page_size,
         engine=request.engine_name(choice.slice),
+        users_own=calibration.users_own,
         latency_s=priced.latency_s,
         latency_low_s=low,
         latency_high_s=high,

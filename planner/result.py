@@ -64,7 +64,8 @@ class PhasePlan(BaseModel):
     """One phase on one slice.
 
     `latency_s` is the whole prefill batch, or all output tokens; `step_s` one pass. Costs are per input token in
-    prefill and per output token in decode. `batch` counts sequences over all replicas.
+    prefill and per output token in decode. `batch` counts sequences over all replicas. `users_own` names the user's own
+    measurements where they price the kernels in place of those that ship.
     """
 
     model_config = _STRICT
@@ -90,6 +91,7 @@ class PhasePlan(BaseModel):
     kv_dtype: str
     page_size: int
     engine: str
+    users_own: str | None = None
     latency_s: float
     latency_low_s: float
     latency_high_s: float | None

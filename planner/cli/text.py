@@ -136,7 +136,8 @@ def _origin(phase: PhasePlan) -> str:
         "extrapolated": f"a fit of another chip or engine, extrapolated to {phase.chip}",
         "bound": "the roofline bound",
     }
-    return " and ".join(words[source] for source in ("fitted", "extrapolated", "bound") if source in sources)
+    said = " and ".join(words[source] for source in ("fitted", "extrapolated", "bound") if source in sources)
+    return said if phase.users_own is None else f"{said}, over {phase.users_own}"
 
 
 def print_refusals(result: PlanResult) -> None:

@@ -11,12 +11,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...hardware_specs.chip import Chip, Torus
+from ...hardware_specs.cpu_host import NAME as HOST_CHIP
+from ...hardware_specs.cpu_host import VENDOR as HOST
 from ...hardware_specs.documents import read_yaml
 from ...hardware_specs.errors import SpecError
 from .constants import Constants
 from .engines import EngineProfile, get_engine
 from .kernel_times import KernelFamily, KernelFit, KernelTimes, shipped_kernel_fits
 from .price import Engine
+from .user_fits import engine_fits_folder, kernel_fits_folder, user_kernel_fits
 
 Origin = Literal["bound", "fitted", "extrapolated"]
 
@@ -55,7 +58,8 @@ class Calibration:
     """What prices a chip: the engine with its constants, where they come from, and how wide the interval is.
 
     A fit speaks for its own chip under its own engine; elsewhere it is extrapolated. `interval_log` is the fit's own.
-    `is_whole` says that it holds what is uncertain about borrowed constants too.
+    `is_whole` says that it holds what is uncertain about borrowed constants too. `users_own` names a user's own measurements
+    where kernels are priced by them.
     """
 
     engine: Engine
@@ -63,6 +67,7 @@ class Calibration:
     free: tuple[str, ...]
     interval_log: float | None
     is_whole: bool = False
+    users_own: str | None = None
 
 
 # A chip without a fit borrows from the nearest relative that has one; its predictions say so.
@@ -155,16 +160,40 @@ def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False
 def kernels_of(chip: Chip, stack: str | None) -> KernelTimes | None:
     """Measured kernels of a software stack on a chip, or on the chip most like it; None where there are none.
 
-    What was not measured under that stack on the chip is taken from another stack there.
+    What was not measured under that stack on the chip is taken from another stack there. A user's own fit goes before one
+    that ships, for the very chip and stack it was made on.
     """
     if stack is None:
         return None
     for name in (chip.name, _kernel_relative(chip)):
-        order = (stack, *(other for other in _STACKS if other != stack))
-        found = [fit for of in order if (fit := shipped_kernel_fits().get((name, of))) is not None]
+        known = shipped_kernel_fits() | (_user_fits() if name == chip.name else {})
+        found = [fit for of in _stand_ins(stack) if (fit := known.get((name, of))) is not None]
         if found:
             return KernelTimes(chip, _completed(found))
     return None
+
+
+def _stand_ins(stack: str) -> tuple[str, ...]:
+    """A stack, then those whose kernels stand in for what it lacks."""
+    others = _STACKS if stack in _STACKS else _EXECUTED
+    return (stack, *(other for other in others if other != stack))
+
+
+def _user_fits() -> dict[tuple[str, str], KernelFit]:
+    """A user's own fits; read again only once one of their files has changed."""
+    paths = sorted(kernel_fits_folder().glob("*.json"))
+    return _read_user_fits(tuple((str(path), path.stat().st_mtime_ns) for path in paths))
+
+
+@cache
+def _read_user_fits(files_at: tuple[tuple[str, int], ...]) -> dict[tuple[str, str], KernelFit]:
+    return user_kernel_fits() if files_at else {}
+
+
+def _users_own(chip: Chip, stack: str | None) -> str | None:
+    """What a user's own fit of a chip and stack was made from; None where there is none."""
+    fit = None if stack is None else _user_fits().get((chip.name, stack))
+    return None if fit is None else f"your own kernels of {fit.chip} under {fit.stack}, from {fit.source}"
 
 
 def _completed(fits: Sequence[KernelFit]) -> KernelFit:
@@ -188,11 +217,12 @@ def _kernel_relative(chip: Chip) -> str:
 
 def _by_kernels(profile: EngineProfile, kernels: KernelTimes) -> Calibration:
     """An engine over measured kernels: its own constants are fitted to whole passes, or at their defaults."""
-    fit = load_engine_fits().get(profile.name)
-    typical = fit or load_engine_fits().get(_TYPICAL_ENGINE)
+    fit = _engine_fit(profile, kernels.chip)
+    typical = fit or (None if kernels.chip.vendor == HOST else load_engine_fits().get(_TYPICAL_ENGINE))
     constants = profile.runs.constants if typical is None else Constants(**typical.constants)
     return Calibration(
-        engine=replace(profile.runs, kernels=kernels, constants=constants),
+        engine=replace(profile.runs, kernels=kernels, constants=constants, on_host=kernels.chip.vendor == HOST),
+        users_own=_users_own(kernels.chip, profile.stack),
         origin="fitted" if kernels.is_own and fit is not None else "extrapolated",
         free=() if fit is None else fit.free,
         interval_log=_interval_log(fit, is_own=kernels.is_own),
@@ -200,8 +230,24 @@ def _by_kernels(profile: EngineProfile, kernels: KernelTimes) -> Calibration:
     )
 
 
-# Stacks of kernels, in the order in which one stands in for another.
+def _engine_fit(profile: EngineProfile, chip: Chip) -> Fit | None:
+    """What an engine adds to kernels: on a host, its own there alone, and a user's before the one that ships."""
+    if chip.vendor == HOST:
+        known = [*_user_engine_fits(), load_engine_fits().get(profile.name)]
+        return next((fit for fit in known if fit and (fit.chip, fit.engine) == (chip.name, profile.name)), None)
+    fit = load_engine_fits().get(profile.name)
+    return None if fit is not None and fit.chip == HOST_CHIP else fit
+
+
+def _user_engine_fits() -> list[Fit]:
+    """A user's own fits of what engines add to kernels."""
+    paths = sorted(engine_fits_folder().glob("*.yaml"))
+    return [read_fit(path.read_text("utf-8"), str(path)) for path in paths]
+
+
+# Stacks of kernels, in the order in which one stands in for another: those that serve, and what we execute with ourselves.
 _STACKS = ("vllm", "trtllm", "sglang")
+_EXECUTED = ("shardwise", "torch")
 # Logarithm of what a chip's kernels take over what another chip's corrections say of them: nine of ten lie within (matmuls and
 # attention of the H100 and the A100 predicted by each other's fits).
 _BORROWED_LOG = 0.35
@@ -211,7 +257,7 @@ _UNKNOWN_ENGINE_LOG = 0.5
 
 
 def _interval_log(fit: Fit | None, *, is_own: bool) -> float:
-    """Half width of the interval: errors of the engine's fit and of borrowed kernels, which have nothing to do with each other."""
+    """Half width of the interval: errors of the engine's fit and of borrowed kernels, independent of each other."""
     own = _UNKNOWN_ENGINE_LOG if fit is None else fit.interval_log
     return own if is_own else math.hypot(own, _BORROWED_LOG)
 

@@ -9,7 +9,7 @@ import numpy as np
 from ...hardware_specs.dtypes import DTYPES, DType
 from ...models.program import Attention, Collective, Matmul
 from ...models.sizes import Array, Sizes
-from ...models.work import Formats, attention_shapes, matmul_shapes
+from ...models.work import Formats, Work, attention_shapes, matmul_shapes
 from .kernel_forms import Op, Widths, passes_of
 from .kernel_times import KernelFamily, KernelTimes, TimedKernel, computing_format, variants_of
 from .machine import Machine
@@ -127,6 +127,16 @@ def collective_time(
         interval_log=best.family.interval_log,
         outside=best.outside & ~single,
         applies=np.equal(outer, 1.0),
+    )
+
+
+def pointwise_time(kernels: KernelTimes, op: str, formats: Formats, work: Work) -> TimedStep | None:
+    """A step that passes over its operands, timed as an executor runs it; None where such steps were not measured."""
+    family = kernels.find("pointwise", variants_of(formats.activations, formats.activations), op)
+    if family is None:
+        return None
+    return _together(
+        [kernels.time(family, {"bytes": work.hbm_bytes, "rows": work.n_rows}, formats.activations, Widths())]
     )
 
 

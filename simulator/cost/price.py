@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from ...models.program import Attention, Collective, Matmul, Pointwise, SendRecv, ShardedProgram, Step
+from ...models.program import Append, Attention, Collective, Matmul, Pointwise, SendRecv, ShardedProgram, Step
 from ...models.sizes import Array, Sizes
 from ...models.work import Formats, Work, step_work, tiled_weights
 from .collectives import collective_latency_s, collective_time_s
 from .constants import BOUND, Constants
-from .kernel_steps import TimedStep, attention_time, collective_time, matmul_time
+from .kernel_steps import TimedStep, attention_time, collective_time, matmul_time, pointwise_time
 from .kernel_times import KernelTimes
 from .machine import Machine
 from .roofline import step_time_s
@@ -35,12 +35,15 @@ class Engine:
         leaves the split to the planner
     pipelines : the software can cut a model into pipeline stages
     kernels : measured kernels, which price what they have measured; None prices everything by the constants
-    launch_mode : how collectives inside a domain are launched: ``graph`` or ``eager``
+    launch_mode : how collectives inside a domain are launched: ``graph``, ``eager`` or ``gloo``
+    on_host : the host runs the steps itself, so nothing hides its own work: a step that has nothing to do takes `dispatch_s`,
+        and measured ones hold it
     """
 
     constants: Constants = BOUND
     kernels: KernelTimes | None = None
     launch_mode: str = "graph"
+    on_host: bool = False
     looped: bool = False
     axes_at_once: bool = True
     materialised_scores: bool = False
@@ -130,6 +133,9 @@ def _timed(step: Step, setup: _Setup) -> TimedStep | None:
         return matmul_time(kernels, step, setup.sizes, setup.formats, setup.work(step).n_rows)
     if isinstance(step, Attention) and step.scores is None:
         return attention_time(kernels, step, setup.sizes, setup.formats)
+    if isinstance(step, Pointwise | Append):
+        op = step.op if isinstance(step, Pointwise) else "append"
+        return pointwise_time(kernels, op, setup.formats, setup.work(step))
     return None
 
 
@@ -146,7 +152,7 @@ def _by_kernels(step: Step, part: str, count: float, setup: _Setup, timed: Timed
         comm_s=0.0,
         overhead_s=timed.fixed_s,
         flop=setup.work(step).flop,
-        kind=_KINDS[type(step)],
+        kind=_KINDS.get(type(step), "other"),
         timed=timed,
     )
 
@@ -217,6 +223,8 @@ def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden
     if timed is not None:
         exposed_s = np.where(timed.applies, timed.comm_s * constants.collective_slowdown, exposed_s)
         latency_s = np.where(timed.applies, timed.fixed_s, latency_s)
+    if engine.on_host:
+        latency_s = np.maximum(latency_s, constants.dispatch_s)
     return StepPrice(
         name=step.name,
         part=part,
@@ -257,7 +265,9 @@ def price_pass(
     prices = [price for part, steps, count in parts for price in _price_steps(steps, part, count, setup)]
     n_sequences = sum((group.n_sequences for group in sizes.groups), start=0.0)
     n_kernels = sum(price.count for price in prices)
-    host_s = host_time_s(engine.constants, pass_time_s(prices), n_sequences=n_sequences, n_kernels=n_kernels)
+    host_s = host_time_s(
+        engine.constants, pass_time_s(prices), n_sequences=n_sequences, n_kernels=0.0 if engine.on_host else n_kernels
+    )
     return [
         *prices,
         StepPrice(name="pass", part="pass", count=1.0, compute_s=0.0, memory_s=0.0, comm_s=0.0, overhead_s=host_s),
