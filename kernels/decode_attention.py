@@ -288,7 +288,8 @@ def _variant(target: Target, config: Config, cache: str, name: str, rows: int = 
 def bench_cases(device: Device) -> Iterator[BenchCase]:
     """Full caches, contiguous, paged and paged in int8; and the merge of parts."""
     gpu = [(64, 4096, 32, 8, 128), (1, 131072, 64, 8, 128), (256, 2048, 8, 1, 128)]
-    cpu = [(1, 64, 8, 2, 64), (1, 512, 8, 2, 64), (8, 128, 8, 8, 64)]
+    heads = ((4, 2, 32), (8, 2, 64), (16, 8, 64), (8, 8, 64))
+    cpu = [(b, s, *some) for b in (1, 2, 4, 8) for s in (16, 64, 128, 256, 512) for some in heads]
     shapes = gpu if device == "cuda" else cpu
     for sizes in shapes:
         yield _bench_case(device, "contiguous", *sizes)

@@ -213,7 +213,8 @@ def _variant(target: Target, config: Config, name: str, floats: str = "bf16", **
 def bench_cases(device: Device) -> Iterator[BenchCase]:
     """Squares and served shapes, and one gated; on a CPU those that take milliseconds, in fp32."""
     gpu = [(4096, 4096, 4096), (8192, 8192, 8192), (4096, 8192, 28672), (512, 8192, 8192), (16, 8192, 8192)]
-    cpu = [(m, k, n) for m in (1, 2, 4, 8, 16, 32, 64, 128, 256) for k, n in ((256, 256), (512, 2048), (1536, 1536))]
+    sides = ((128, 384), (256, 256), (256, 704), (704, 256), (512, 512), (512, 2048), (1024, 1024), (1536, 1536))
+    cpu = [(m, k, n) for m in (1, 2, 4, 8, 16, 32, 64, 128, 256) for k, n in sides]
     for m, k, n in gpu if device == "cuda" else cpu:
         yield _bench_case(device, m, k, n, gated=False)
     yield _bench_case(device, *((4096, 4096, 14336) if device == "cuda" else (16, 512, 1536)), gated=True)

@@ -301,7 +301,8 @@ def _variant(target: Target, config: Config, d_head: int, name: str, **changed: 
 def bench_cases(device: Device) -> Iterator[BenchCase]:
     """Causal prompts of one sequence or a few."""
     gpu = [(1, 4096, 32, 8, 128), (1, 16384, 32, 8, 128), (4, 4096, 64, 8, 128)]
-    cpu = [(1, 16, 8, 2, 64), (1, 64, 8, 2, 64), (1, 128, 8, 8, 64), (4, 64, 8, 2, 64)]
+    heads = ((4, 2, 32), (8, 2, 64), (8, 8, 64), (16, 8, 64))
+    cpu = [(b, n, *some) for b in (1, 2, 4, 8) for n in (8, 16, 32, 64, 128) for some in heads]
     dtype, size = ("bf16", 2) if device == "cuda" else ("fp32", 4)
     for b, n, h, kv, d in gpu if device == "cuda" else cpu:
         work = attention_work(

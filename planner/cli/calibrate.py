@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .calibrate_engines import ENGINES, fit_engines
 from .calibrate_kernels import DATABASE, import_kernels, measure_kernels, show_kernel_fits
 from .options import Json
 
@@ -18,7 +19,7 @@ def calibrate(
     source: Annotated[
         str | None,
         typer.Option(
-            "--from", help="Published measurements: pope2022, fastertransformer, or aiconfigurator (kernels)."
+            "--from", help="Published measurements: pope2022, fastertransformer, engines, or aiconfigurator (kernels)."
         ),
     ] = None,
     chip: Annotated[
@@ -47,8 +48,12 @@ def calibrate(
 
     _check(source, device, chips=bool(chip), again=again, show=show, output=output, plot=plot)
     if source == DATABASE or device is not None:
-        kernels = import_kernels(chip or (), output, again=again) if device is None else _measure(device, output)
-        _tell((), kernels, show=True, plot=plot, as_json=as_json)
+        fits, kernels = (
+            ((), import_kernels(chip or (), output, again=again)) if device is None else _measure(device, output)
+        )
+        _tell(fits, kernels, show=True, plot=plot, as_json=as_json)
+    elif source == ENGINES:
+        _tell(fit_engines(output), (), show=show or output is None, plot=plot, as_json=as_json)
     elif source is not None:
         _fit(source, output, show=show, plot=plot, as_json=as_json)
     elif show:
@@ -56,8 +61,8 @@ def calibrate(
         _tell(fits, kernels, show=True, plot=plot, as_json=as_json)
     else:
         raise SpecError(
-            "calibrate from what? Published measurements with --from pope2022, fastertransformer or aiconfigurator, this "
-            "machine with --device cpu or cuda; or see the fits there are with --show"
+            "calibrate from what? Published measurements with --from pope2022, fastertransformer, engines or "
+            "aiconfigurator, this machine with --device cpu or cuda; or see the fits there are with --show"
         )
 
 
@@ -89,7 +94,7 @@ def _check(
         check_writable(plot)
 
 
-def _measure(device: str, output: Path | None) -> "tuple[KernelFit, ...]":
+def _measure(device: str, output: Path | None) -> "tuple[tuple[Fit, ...], tuple[KernelFit, ...]]":
     return measure_kernels("cpu" if device == "cpu" else "cuda", output)
 
 

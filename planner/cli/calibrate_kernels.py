@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ...hardware_specs.chip import Chip
+    from ...hardware_specs.measurement import Measurement
+    from ...simulator.cost.calibrated import Fit
     from ...simulator.cost.kernel_runs import FitRun
     from ...simulator.cost.kernel_times import KernelFit
 
@@ -125,8 +127,10 @@ def fit_with_bar(run: "FitRun") -> "KernelFit":
     return read_kernel_fit(path.read_text("utf-8"), str(path))
 
 
-def measure_kernels(device: Device, output: Path | None) -> "tuple[KernelFit, ...]":
+def measure_kernels(device: Device, output: Path | None) -> "tuple[tuple[Fit, ...], tuple[KernelFit, ...]]":
     """Time the kernels of this machine, going on where it stopped, and fit what has rows enough.
+
+    On a CPU the steps of our executor are timed too, where they run, and what it adds to them is fitted.
 
     Raises
     ------
@@ -142,7 +146,10 @@ def measure_kernels(device: Device, output: Path | None) -> "tuple[KernelFit, ..
 
     path = measured_path(device)
     _bench(device, path)
-    frame = kernel_frame(read_measurements(path.read_text("utf-8").splitlines(), str(path)))
+    if device == "cpu":
+        _bench_executor(path)
+    measured = read_measurements(path.read_text("utf-8").splitlines(), str(path))
+    frame = kernel_frame(measured)
     fits, lacking = [], []
     for name, rows in frame.groupby("chip"):
         chip = get_chip(str(name))
@@ -157,6 +164,40 @@ def measure_kernels(device: Device, output: Path | None) -> "tuple[KernelFit, ..
     if not fits:
         told = "; ".join(lacking) or "none of a kernel that is fitted"
         raise SpecError(f"too few measured rows for a fit: {told}. They are kept in {path}")
+    return _fit_executor(fits, measured, output) if device == "cpu" else (), tuple(fits)
+
+
+def _bench_executor(path: Path) -> None:
+    """Time the steps of our executor into the same file; its progress is told on stderr."""
+    from ...hardware_specs.cpu_host import NAME
+    from ...hardware_specs.errors import SpecError
+    from ...validate.execute import bench
+    from ...validate.execute.ranks import RankFailedError
+
+    try:
+        bench.measure(path, NAME, lambda said: typer.echo(f"executor, {said}", err=True))
+    except RankFailedError as error:
+        raise SpecError(f"the executor could not be timed: {error}") from None
+
+
+def _fit_executor(
+    kernels: "Sequence[KernelFit]", measured: "Sequence[Measurement]", output: Path | None
+) -> "tuple[Fit, ...]":
+    """Fit what the executor adds to its steps, and write it beside the fit of those."""
+    from ...hardware_specs.catalogue import get_chip
+    from ...hardware_specs.documents import write_atomically
+    from ...simulator.cost.calibrated import dump_fit
+    from ...simulator.cost.user_fits import engine_fits_folder
+    from ...validate.execute.bench import STACK
+    from ...validate.execute.bench_fit import fit_executor
+
+    fits = [fit_executor(get_chip(fit.chip), fit, measured) for fit in kernels if fit.stack == STACK]
+    for fit in fits:
+        folder = output or engine_fits_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{fit.chip}.{fit.engine}.yaml"
+        write_atomically(path, dump_fit(fit))
+        typer.echo(f"wrote {path}", err=True)
     return tuple(fits)
 
 
