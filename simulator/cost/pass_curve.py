@@ -28,7 +28,7 @@ _MOST_TOKENS = 2.0**22
 # Sequences that decode beside a chunk, at which their attention is priced.
 _BESIDE = 32.0
 # Cached tokens at which attention is priced to read its slopes; powers of two, which every axis cuts evenly. Where kernels
-# were measured they are those around the plan's own context, as efficiency differs along it.
+# were measured they are the plan's own context and twice that, as efficiency differs along it.
 _SHORT, _LONG = 4096.0, 8192.0
 _LEAST_SHORT = 64.0
 
@@ -37,8 +37,7 @@ def _contexts(setting: PhaseSetting, engine: Engine) -> tuple[float, float]:
     """A short and a long context to read slopes between."""
     if engine.kernels is None:
         return _SHORT, _LONG
-    middle = max(setting.workload.mean_decode_past + 1.0, _LEAST_SHORT)
-    short = 2.0 ** math.floor(math.log2(middle))
+    short = max(setting.workload.mean_decode_past + 1.0, _LEAST_SHORT)
     return short, 2.0 * short
 
 
@@ -189,7 +188,7 @@ def _kernel_lines(
     setting: PhaseSetting, machine: Machine, engine: Engine, batch_axes: tuple[str, ...], n: float
 ) -> AttentionLines:
     """Read measured kernels at the plan's own prompt and context: a chunk is priced at a whole prompt's efficiency."""
-    prompt = 2.0 ** round(math.log2(max(setting.workload.input_tokens, 2)))
+    prompt = float(max(setting.workload.input_tokens, 2))
     whole = _parts(setting, machine, engine, batch_axes, TokenGroup(n_sequences=n, new_tokens=prompt, past_tokens=0.0))
     short, _ = _contexts(setting, engine)
     one = TokenGroup(n_sequences=n * _BESIDE, new_tokens=1.0, past_tokens=short - 1.0)

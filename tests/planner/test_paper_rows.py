@@ -83,7 +83,7 @@ def test_reproduce_refuses_unknown_work() -> None:
 
 
 def test_calibrate_without_a_source_names_the_sources() -> None:
-    with pytest.raises(SpecError, match=r"not built yet.*pope2022.*fastertransformer"):
+    with pytest.raises(SpecError, match=r"calibrate from what.*pope2022, fastertransformer, engines or aiconfigurator"):
         calibrate()
     with pytest.raises(SpecError, match="--from"):
         calibrate(output=Path("fit.yaml"))
@@ -99,7 +99,7 @@ def test_calibrate_shows_the_shipped_fits_worst_row_first() -> None:
         assert fit.command in result.stdout
         assert result.stdout.index(worst) < result.stdout.index(best)
     shown = json.loads(CliRunner().invoke(_app(calibrate), ["--show", "--json"]).stdout)
-    assert {fit["chip"] for fit in shown} == set(load_fits())
+    assert {fit["chip"] for fit in shown} >= set(load_fits())
 
 
 def test_writing_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
