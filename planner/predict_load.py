@@ -55,7 +55,6 @@ def under_load(
     """
     shape = WorkloadShape(input_tokens=case.input_tokens, output_tokens=case.output_tokens)
 
-    @cache
     def run_of(scale: float, traffic: Traffic | ClosedLoop) -> Report:
         scheduler = get_scheduler("chunked" if get_engine(decode.engine).mixes else "vllm")
         options = ServingOptions(engine=EngineOptions(scheduler=scheduler, prefix_caching=False), step_scale=scale)
@@ -70,6 +69,7 @@ def under_load(
         wanted = round(_LIVES * (case.rate_per_s or 0.0) * float(np.nanmean(run_of(1.0, short).e2e_s)))
         return replace(short, n_requests=min(max(wanted, short.n_requests), _MOST_OF_A_LONG_RUN))
 
+    @cache
     def run(scale: float) -> Report:
         return run_of(scale, traffic())
 

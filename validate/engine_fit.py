@@ -99,7 +99,7 @@ class _Run:
 
 
 def _taken_apart(steps: Sequence[StepPrice], batch: Vector, scheduled_s: Vector) -> _Parts:
-    seconds = {kind: np.zeros(len(batch)) for kind in _SCALED}
+    seconds: dict[str, Vector] = {kind: np.zeros(len(batch)) for kind in _SCALED}
     fixed = np.zeros(len(batch))
     n_kernels = 0.0
     for step in steps:
@@ -314,7 +314,7 @@ def fit_engine(rows: EngineRows, free: Sequence[str], *, command: str) -> Fit:
         bounds=(low / start, high / start),
         loss="soft_l1",
         f_scale=_SOFT_LOG,
-        diff_step=_STEP,
+        diff_step=np.full(len(free), _STEP),
         max_nfev=_MOST_EVALUATIONS,
     )
     best = constants_at(found.x)

@@ -11,6 +11,8 @@ from ...hardware_specs.units import format_bytes
 from ...models.catalogue import get_model, load_models
 from ...models.layouts import LAYOUTS, get_layout
 from ...models.params import kv_bytes_per_token, n_params
+from ...simulator.cost.calibrated import load_engine_fits
+from ...simulator.cost.engines import ENGINES, get_engine
 from .text import console, table
 
 Row = dict[str, Any]
@@ -100,17 +102,37 @@ def _cluster(pool: str) -> Row:
     }
 
 
+def _engine(name: str) -> Row:
+    """What an engine runs, and the constants it was fitted with."""
+    profile, fit = get_engine(name), load_engine_fits().get(name)
+    return {
+        "engine": profile.name,
+        "source": profile.source,
+        "layouts": ", ".join(profile.layouts),
+        "kernels": profile.stack or "by constants",
+        "runs fitted": len(fit.residuals) if fit is not None else 0,
+        "constants": {} if fit is None else dict(fit.constants),
+    }
+
+
+def _engines() -> list[Row]:
+    columns = ("engine", "kernels", "runs fitted", "source")
+    return [{column: _engine(name)[column] for column in columns} for name in ENGINES]
+
+
 LISTS: Mapping[str, Callable[[], list[Row]]] = {
     "chips": _chips,
     "models": _models,
     "layouts": _layouts,
     "clusters": _clusters,
+    "engines": _engines,
 }
 ONE: Mapping[str, Callable[[str], Row]] = {
     "chips": lambda name: get_chip(name).model_dump(mode="json"),
     "models": lambda name: get_model(name).model_dump(mode="json") | {"n_params": n_params(get_model(name))},
     "layouts": lambda name: {field: str(getattr(get_layout(name), field)) for field in get_layout(name).__slots__},
     "clusters": _cluster,
+    "engines": _engine,
 }
 
 

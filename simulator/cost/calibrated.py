@@ -100,11 +100,10 @@ def load_fits() -> dict[str, Fit]:
 
 
 def default_engine(chip: Chip) -> str:
-    """The engine a chip is priced with unless another is asked for: its own fit's, on a torus the paper's, else today's."""
-    fit = load_fits().get(chip.name)
-    if fit is not None:
-        return fit.engine
-    return "jax-pope2022" if isinstance(chip.scale_up, Torus) else "flash"
+    """The engine a chip is priced with unless another is asked for: on a torus the paper's, else vLLM of today."""
+    if isinstance(chip.scale_up, Torus):
+        return "jax-pope2022"
+    return {"amd": "vllm-rocm", HOST: "shardwise"}.get(chip.vendor.lower(), "vllm")
 
 
 def read_fit(text: str, origin: str) -> Fit:

@@ -195,7 +195,7 @@ def _kernel_lines(
     decode = _parts(setting, machine, engine, batch_axes, one)
     busy_s = max(float(decode.compute_s), float(decode.memory_s))
     return AttentionLines(
-        compute_s_per_pair=float(whole.compute_s) / (n * prompt * prompt * visible_share(prompt, 0.0)),
+        compute_s_per_pair=float(whole.compute_s) / (n * prompt * prompt * float(visible_share(prompt, 0.0))),
         memory_s_per_pair=0.0,
         memory_s_per_cached_token=float(whole.memory_s) / (n * prompt),
         memory_s_per_new_token=0.0,
