@@ -1,7 +1,8 @@
 """A table of corrections over a few features, linear between its knots and constant beyond them."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,6 @@ from scipy.sparse import csr_matrix, eye_array, kron, vstack
 
 from ...hardware_specs.errors import SpecError
 from ...models.sizes import Array
-
-Axes = Sequence[NDArray[np.float64]]
 
 # Knots nearer than this are the two sides of a jump.
 _JUMP = 0.1
@@ -46,83 +45,109 @@ class Grid(BaseModel):
         return self
 
     @cached_property
-    def axes(self) -> tuple[NDArray[np.float64], ...]:
-        """Knots of each feature as an array."""
-        return tuple(np.array(axis) for axis in self.knots.values())
+    def axes(self) -> tuple["Axis", ...]:
+        """The knots of each feature."""
+        return tuple(axis_of(axis) for axis in self.knots.values())
 
     @cached_property
     def table(self) -> NDArray[np.float64]:
         """Values by the place along each feature."""
-        return np.reshape(np.array(self.thousandths) / 1000.0, [len(axis) for axis in self.axes])
+        return np.reshape(np.array(self.thousandths) / 1000.0, [len(axis) for axis in self.knots.values()])
 
-    def at(self, features: Mapping[str, Array]) -> Array:
+    def at(self, features: Mapping[str, Array], found: "Found | None" = None) -> Array:
         """The value at each candidate's features, (...) each.
 
         Features that all candidates share are dealt with first, and leave a smaller table.
+
+        Parameters
+        ----------
+        found : places of these features along axes, which grids that are asked one after the other share
         """
-        table = self.table
-        axes: list[NDArray[np.float64]] = []
-        columns: list[NDArray[np.float64]] = []
+        table: NDArray[np.float64] = self.table
+        places: list[Place] = []
+        found = {} if found is None else found
         for axis, name in zip(self.axes, self.knots, strict=True):
-            feature = np.asarray(features[name])
-            if feature.ndim == 0:
-                place, share = _between(axis, feature)
-                lower, upper = table.take(place, axis=len(axes)), table.take(place + 1, axis=len(axes))
-                table = lower + float(share) * (upper - lower)
+            if (name, id(axis)) not in found:
+                found[name, id(axis)] = axis.find(features[name])
+            place, share = found[name, id(axis)]
+            if np.ndim(share) == 0:
+                lower, upper = table.take(place, axis=len(places)), table.take(place + 1, axis=len(places))
+                table = np.asarray(lower + share * (upper - lower))
             else:
-                axes.append(axis)
-                columns.append(feature)
-        return _interpolated(table.ravel(), axes, columns) if axes else float(table)
-
-    def outside(self, features: Mapping[str, Array]) -> Array:
-        """Whether any feature lies beyond the knots, (...)."""
-        beyond: Array = np.zeros((), bool)
-        for axis, name in zip(self.axes, self.knots, strict=True):
-            x = features[name]
-            beyond = beyond | np.less(x, axis[0] - 1e-9) | np.greater(x, axis[-1] + 1e-9)
-        return beyond
+                places.append((place, share))
+        return _interpolated(table, places) if places else float(table)
 
 
-def _between(axis: NDArray[np.float64], x: Array) -> tuple[NDArray[np.int64], Array]:
-    """The knot below each point and the share of the way to the next."""
-    x = np.clip(x, axis[0], axis[-1])
-    i = np.clip(np.searchsorted(axis, x, side="right") - 1, 0, len(axis) - 2)
-    return i, (x - axis[i]) / (axis[i + 1] - axis[i])
+class Axis:
+    """Knots of one feature, and where points lie between them: found in a list of equal cells, each of one knot at most."""
+
+    def __init__(self, knots: tuple[float, ...]) -> None:
+        self.knots = np.array(knots)
+        self._least, self._most = knots[0], knots[-1]
+        steps = np.diff(self.knots)
+        self._per_step = 1.0 / steps
+        n_cells = int((self._most - self._least) / steps.min()) + 2
+        self._per_cell = n_cells / (self._most - self._least)
+        edges = self._least + np.arange(n_cells + 1) / self._per_cell
+        self._cells = np.clip(np.searchsorted(self.knots, edges, side="right") - 1, 0, len(knots) - 2)
+        # no point is beyond the last knot but one
+        self._next = np.append(self.knots[1:-1], np.inf)
+
+    def find(self, x: Array) -> "Place":
+        """The knot below each point, and the share of the way to the next."""
+        if np.ndim(x) == 0:
+            inside = min(max(float(x), self._least), self._most)
+            place = min(int(np.searchsorted(self.knots, inside, side="right")) - 1, len(self.knots) - 2)
+            return place, (inside - float(self.knots[place])) * float(self._per_step[place])
+        near: NDArray[np.float64] = np.clip(x, self._least, self._most)
+        cell = ((near - self._least) * self._per_cell).astype(np.intp)
+        places = self._cells.take(cell)
+        places += near >= self._next.take(places)
+        return places, (near - self.knots.take(places)) * self._per_step.take(places)
 
 
-def _interpolated(table: NDArray[np.float64], axes: Axes, columns: Sequence[Array]) -> Array:
-    total: Array = 0.0
-    for index, weight in corners(axes, columns):
-        total = total + table[index] * weight
-    return total
+axis_of = cache(Axis)
+Place = tuple[Any, Array]
+Found = dict[tuple[str, int], Place]
 
 
-def corners(axes: Axes, features: Sequence[Array]) -> list[tuple[NDArray[np.int64], Array]]:
-    """The crossings around each point, as places in a flat table, and their weights, which add up to 1."""
-    found: list[tuple[NDArray[np.int64], Array]] = [(np.zeros((), np.int64), 1.0)]
-    for axis, feature in zip(axes, features, strict=True):
-        i, share = _between(axis, feature)
-        lower = [(index * len(axis) + i, weight * (1.0 - share)) for index, weight in found]
-        found = lower + [(index * len(axis) + i + 1, weight * share) for index, weight in found]
-    return found
+def _interpolated(table: NDArray[np.float64], places: Sequence[Place]) -> Array:
+    """Linear between the corners around each point: the first feature splits the table in two, each half the next."""
+    index: Any = 0
+    for size, (place, _) in zip(table.shape, places, strict=True):
+        index = index * size + place
+    strides = [int(np.prod(table.shape[axis + 1 :])) for axis in range(table.ndim)]
+    flat, shares = table.ravel(), [share for _, share in places]
+
+    def between(axis: int, first: int) -> Array:
+        if axis == len(shares):
+            corner: NDArray[np.float64] = flat[first:].take(index)
+            return corner
+        lower = between(axis + 1, first)
+        return lower + shares[axis] * (between(axis + 1, first + strides[axis]) - lower)
+
+    return between(0, 0)
 
 
-def design_matrix(axes: Axes, features: Sequence[NDArray[np.float64]]) -> csr_matrix:
+def design_matrix(axes: Sequence[Axis], features: Sequence[NDArray[np.float64]]) -> csr_matrix:
     """Rows of weights by which `Grid.at` mixes its values: one row a point, one column a crossing."""
-    n, width = len(features[0]), int(np.prod([len(axis) for axis in axes]))
-    around = corners(axes, features)
+    n, width = len(features[0]), int(np.prod([len(axis.knots) for axis in axes]))
+    around: list[tuple[Any, Array]] = [(np.zeros(n, np.intp), np.ones(n))]
+    for axis, feature in zip(axes, features, strict=True):
+        place, share = axis.find(feature)
+        lower = [(index * len(axis.knots) + place, weight * (1.0 - share)) for index, weight in around]
+        around = lower + [(index * len(axis.knots) + place + 1, weight * share) for index, weight in around]
     rows = np.tile(np.arange(n), len(around))
-    columns = np.concatenate([np.broadcast_to(index, (n,)) for index, _ in around])
-    weights = np.concatenate([np.broadcast_to(np.asarray(weight, float), (n,)) for _, weight in around])
+    columns, weights = (np.concatenate(parts) for parts in zip(*around, strict=True))
     return csr_matrix((weights, (rows, columns)), shape=(n, width))
 
 
-def roughness_matrix(axes: Axes) -> csr_matrix:
+def roughness_matrix(axes: Sequence[Axis]) -> csr_matrix:
     """Rows whose squares add up to how unlike neighbouring crossings are; none across a jump."""
-    sizes, rows = [len(axis) for axis in axes], []
+    sizes, rows = [len(axis.knots) for axis in axes], []
     for place, axis in enumerate(axes):
-        steps = np.diff(axis) > _JUMP
-        difference = csr_matrix(np.diff(np.eye(len(axis)), axis=0)[steps])
+        steps = np.diff(axis.knots) > _JUMP
+        difference = csr_matrix(np.diff(np.eye(len(axis.knots)), axis=0)[steps])
         before, after = int(np.prod(sizes[:place])), int(np.prod(sizes[place + 1 :]))
         rows.append(kron(kron(eye_array(before), difference), eye_array(after)))
     return csr_matrix(vstack(rows))

@@ -1,7 +1,7 @@
 """The kernel families: the form of each, the ranges of its constants, and the knots that its corrections have."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,11 +27,13 @@ class Family:
     ----------
     ranges : of each constant: start, least, most
     grids : the corrections, which add up: knots of some features each
+    grows : sizes of the shape of which more never takes less time
     """
 
     form: Form
     ranges: Mapping[str, tuple[float, float, float]]
     grids: tuple[Knots, ...]
+    grows: tuple[str, ...]
 
 
 def _steps(first: float, last: float, step: float = 1.0) -> tuple[float, ...]:
@@ -95,15 +97,46 @@ _MOE: tuple[Knots, ...] = (
 )
 
 FAMILIES: dict[Op, Family] = {
-    "matmul": Family(form=matmul_form, ranges={**_ROOFLINE, "split_s": (1e-6, 0.0, 2e-5)}, grids=_MATMUL),
-    "prefill attention": Family(
-        form=prefill_attention_form, ranges={**_ROOFLINE, "diagonal_share": (0.5, 0.0, 4.0)}, grids=_PREFILL
+    "matmul": Family(
+        form=matmul_form,
+        ranges={**_ROOFLINE, "split_s": (1e-6, 0.0, 2e-5)},
+        grids=_MATMUL,
+        grows=("m", "n", "k"),
     ),
-    "decode attention": Family(form=decode_attention_form, ranges=_ROOFLINE, grids=_DECODE),
+    "prefill attention": Family(
+        form=prefill_attention_form,
+        ranges={**_ROOFLINE, "diagonal_share": (0.5, 0.0, 4.0)},
+        grids=_PREFILL,
+        grows=("batch", "new"),
+    ),
+    "decode attention": Family(form=decode_attention_form, ranges=_ROOFLINE, grids=_DECODE, grows=("batch", "context")),
     "collective": Family(
         form=collective_form,
         ranges={"link_efficiency": (0.8, 0.05, 1.0), "launch_s": (5e-6, 5e-7, 3e-4), "hop_s": (1e-6, 0.0, 2e-5)},
         grids=({"bytes": _steps(7, 30), "chips": (1.0, 2.0, 3.0)},),
+        grows=("bytes",),
     ),
-    "moe": Family(form=moe_form, ranges={**_ROOFLINE, "row_tile": (16.0, 0.0, 128.0)}, grids=_MOE),
+    "moe": Family(form=moe_form, ranges={**_ROOFLINE, "row_tile": (16.0, 0.0, 128.0)}, grids=_MOE, grows=("tokens",)),
+    "pointwise": Family(
+        form=pointwise_form,
+        ranges={"memory_efficiency": (0.3, 0.01, 1.0), "launch_s": (2e-5, 5e-7, 1e-3)},
+        grids=({"bytes": _steps(8, 34, 2), "rows": _steps(0, 16, 2)},),
+        grows=("bytes",),
+    ),
+}
+
+# On a host's cores a matmul of one row is another kernel than one of two, few rows are all there is, and little is measured.
+_HOST_GRIDS: dict[Op, tuple[Knots, ...]] = {
+    "matmul": ({"rows": (0.0, 0.9, *_steps(1, 6), 8.0, 10.0), "columns": _steps(7, 15), "inner": _steps(7, 15)},),
+    "prefill attention": (
+        {"heads": _steps(0, 10, 2), "queries": _steps(3, 10)},
+        {"sharing": _SHARING, "d_head": (5.0, 6.0, 7.0)},
+    ),
+    "decode attention": (
+        {"heads": _steps(0, 10), "keys": _steps(3, 12)},
+        {"sharing": _SHARING, "d_head": (5.0, 6.0, 7.0)},
+    ),
+}
+HOST_FAMILIES: dict[Op, Family] = FAMILIES | {
+    op: replace(FAMILIES[op], grids=grids) for op, grids in _HOST_GRIDS.items()
 }

@@ -1,23 +1,24 @@
 """Fit the kernel families of one chip to measured kernels.
 
 Two steps, on two rows of three (a row's shape decides which): the constants of the physical form by least squares on
-ln(predicted / measured), then the correction over a grid of the shape's features by ridge regression on what is left. The
-third row of three judges.
+ln(predicted / measured), then the corrections of what is left (see `kernel_correction`). The third row of three judges.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ...hardware_specs.chip import Chip
+from ...hardware_specs.cpu_host import VENDOR as HOST
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.kernel_formats import COLLECTIVES, KERNEL_DTYPES
-from .grid import Grid, design_matrix, roughness_matrix
-from .kernel_families import FAMILIES, Family
+from .kernel_correction import Pairs, fit_corrections, knots_within
+from .kernel_families import FAMILIES, HOST_FAMILIES, Family
 from .kernel_forms import ChipRates, Constants, KernelTime, Op, Widths, passes_of
 from .kernel_times import KernelFamily, KernelFit, chip_rates, computing_format
 
@@ -26,16 +27,8 @@ Vector = NDArray[np.float64]
 # Rows that a family needs before anything is fitted to it, and those the constants are fitted on at most.
 LEAST_ROWS = 30
 _MOST_ROWS_FOR_CONSTANTS = 4000
-# Residuals beyond this count less, in the constants and in the correction: a few shapes take another code path.
+# Residuals beyond this count less in the constants: a few shapes take another code path.
 _SOFT_LOG = 0.05
-# Pulls on the corrections, in rows: of every value towards 0, and of neighbours towards each other. Crossings that no row
-# touches follow their neighbours, and far from all rows the form.
-_RIDGE = 0.01
-_ROUGHNESS = 0.1
-# A knot nearer than this to the end of what was measured gives way to it.
-_NEAR = 0.3
-_REWEIGHTINGS = 4
-_LEAST_RESIDUAL = 0.01
 # Results are written in 16 bits at least.
 _LEAST_OUT_BYTES = 2.0
 
@@ -60,7 +53,7 @@ def is_held_out(shape: Mapping[str, Vector]) -> NDArray[np.bool_]:
     return np.array([int(hashlib.sha256(text.encode()).hexdigest(), 16) % 3 == 0 for text in texts], bool)
 
 
-def fit_family(rows: KernelRows, rates: ChipRates, widths: Widths) -> KernelFamily:
+def fit_family(rows: KernelRows, rates: ChipRates, widths: Widths, family: Family) -> KernelFamily:
     """Constants, correction, and what the rows held out say of both.
 
     Raises
@@ -74,16 +67,20 @@ def fit_family(rows: KernelRows, rates: ChipRates, widths: Widths) -> KernelFami
             f"{rows.variant} {rows.op} {rows.kv}: {n_fit} rows to fit and {int(held.sum())} to judge; "
             f"at least {LEAST_ROWS} and 1 are needed"
         )
-    family = FAMILIES[rows.op]
 
-    def timed(constants: Constants, at: NDArray[np.bool_] | NDArray[np.int64]) -> KernelTime:
-        return family.form({name: column[at] for name, column in rows.shape.items()}, constants, rates, widths)
+    fit = {name: column[~held] for name, column in rows.shape.items()}
+    judge = {name: column[held] for name, column in rows.shape.items()}
 
-    constants = _fit_constants(family, timed, rows.seconds, np.flatnonzero(~held))
-    fitted, judged = timed(constants, ~held), timed(constants, held)
+    def form(constants: Constants, shape: Mapping[str, Vector]) -> KernelTime:
+        return family.form(shape, constants, rates, widths)
+
+    constants = _fit_constants(family, form, fit, rows.seconds[~held])
+    timed = partial(form, constants)
+    measured = _columns(timed(rows.shape))
+    knots = [knots_within(grid, measured) for grid in family.grids]
+    fitted, judged = timed(fit), timed(judge)
     left = np.log(rows.seconds[~held] / fitted.total_s)
-    knots = [_knots_within(grid, _columns(timed(constants, np.arange(len(held))))) for grid in family.grids]
-    grids = _fit_correction(knots, _columns(fitted), left)
+    grids = fit_corrections(knots, _columns(fitted), left, _doubled(family, timed, rows.shape))
     features = _columns(judged)
     residual = np.log(rows.seconds[held] / judged.total_s) - sum((grid.at(features) for grid in grids), start=0.0)
     return KernelFamily(
@@ -95,7 +92,7 @@ def fit_family(rows: KernelRows, rates: ChipRates, widths: Widths) -> KernelFami
         n_held_out=int(held.sum()),
         median_error=round(float(np.median(np.abs(np.exp(-residual) - 1.0))), 4),
         interval_log=round(float(np.quantile(np.abs(residual), 0.9)), 4),
-        constants={name: float(f"{value:.4g}") for name, value in constants.items()},
+        constants=constants,
         correction=grids,
     )
 
@@ -105,37 +102,39 @@ def _columns(time: KernelTime) -> dict[str, Vector]:
     return {name: np.broadcast_to(np.asarray(feature, float), shape) for name, feature in time.features.items()}
 
 
-def _knots_within(
-    grid: Mapping[str, tuple[float, ...]], features: Mapping[str, Vector]
-) -> dict[str, tuple[float, ...]]:
-    """Knots no further out than what was measured; a feature that does not vary has none."""
-    found = {}
-    for name, knots in grid.items():
-        least, most = float(features[name].min()), float(features[name].max())
-        inner = [knot for knot in knots if least + _NEAR < knot < most - _NEAR]
-        if most > least:
-            found[name] = (round(least, 4), *(round(knot, 4) for knot in inner), round(most, 4))
-    return found
+def _doubled(family: Family, timed: Callable[[Mapping[str, Vector]], KernelTime], shape: Mapping[str, Vector]) -> Pairs:
+    """Shapes beside the same with each growing size doubled."""
+    larger = [{**shape, name: 2.0 * shape[name]} for name in family.grows]
+    first = timed(shape)
+    times = [timed(each) for each in larger]
+    small, large = _columns(first), [_columns(each) for each in times]
+    return Pairs(
+        small={name: np.tile(column, len(larger)) for name, column in small.items()},
+        large={name: np.concatenate([each[name] for each in large]) for name in small},
+        growth_log=np.concatenate([np.log(each.total_s / first.total_s) for each in times]),
+    )
 
 
 def _fit_constants(
     family: Family,
-    timed: Callable[[Constants, NDArray[np.int64]], KernelTime],
+    form: Callable[[Constants, Mapping[str, Vector]], KernelTime],
+    shape: Mapping[str, Vector],
     seconds: Vector,
-    rows: NDArray[np.int64],
 ) -> dict[str, float]:
     from scipy.optimize import least_squares
 
-    some = rows[:: max(len(rows) // _MOST_ROWS_FOR_CONSTANTS, 1)]
+    every = max(len(seconds) // _MOST_ROWS_FOR_CONSTANTS, 1)
+    some = {name: column[::every] for name, column in shape.items()}
     names = list(family.ranges)
     start, low, high = (np.array([family.ranges[name][i] for name in names]) for i in range(3))
     scale = np.where(start > 0, start, 1.0)
 
     def named(z: Vector) -> dict[str, float]:
-        return dict(zip(names, (float(v) for v in z * scale), strict=True))
+        return dict(zip(names, (float(f"{v:.4g}") for v in z * scale), strict=True))
 
     def left(z: Vector) -> Vector:
-        return np.asarray(np.log(timed(named(z), some).total_s / seconds[some]), float)
+        exact = dict(zip(names, (float(v) for v in z * scale), strict=True))
+        return np.asarray(np.log(form(exact, some).total_s / seconds[::every]), float)
 
     found = least_squares(
         left,
@@ -148,34 +147,6 @@ def _fit_constants(
     return named(found.x)
 
 
-def _fit_correction(
-    grids: Sequence[Mapping[str, tuple[float, ...]]], features: Mapping[str, Vector], left: Vector
-) -> tuple[Grid, ...]:
-    """Ridge regression of the residuals on all grids at once, reweighted towards least absolute error."""
-    from scipy.sparse import block_diag, csr_matrix, diags, eye_array, hstack
-    from scipy.sparse.linalg import cg
-
-    grids = [grid for grid in grids if grid]
-    axes = [[np.array(knots) for knots in grid.values()] for grid in grids]
-    design = csr_matrix(hstack([design_matrix(a, [features[n] for n in g]) for g, a in zip(grids, axes, strict=True)]))
-    rough = block_diag([roughness_matrix(a) for a in axes])
-    penalty = _ROUGHNESS * (rough.T @ rough) + _RIDGE * eye_array(design.shape[1])
-    weights = np.ones(len(left))
-    values = np.zeros(design.shape[1])
-    for _ in range(_REWEIGHTINGS):
-        weighted = diags(weights) @ design
-        normal = csr_matrix(weighted.T @ design + penalty)
-        diagonal = normal.diagonal()
-        values, _ = cg(normal, design.T @ (weights * left), x0=values, rtol=1e-6, maxiter=3000, M=diags(1.0 / diagonal))
-        weights = 1.0 / np.maximum(np.abs(design @ values - left), _LEAST_RESIDUAL)
-        weights /= weights.mean()
-    ends = np.cumsum([0, *(int(np.prod([len(axis) for axis in a])) for a in axes)])
-    return tuple(
-        Grid(knots=dict(grid), thousandths=tuple(round(1000.0 * float(v)) for v in values[first:last]))
-        for grid, first, last in zip(grids, ends[:-1], ends[1:], strict=True)
-    )
-
-
 # columns of `hardware_specs.kernel_rows.kernel_frame` that make the shape of each op
 _SHAPES: dict[Op, tuple[str, ...]] = {
     "matmul": ("m", "n", "k"),
@@ -183,6 +154,7 @@ _SHAPES: dict[Op, tuple[str, ...]] = {
     "decode attention": ("batch", "context", "heads", "kv_heads", "d_head", "window"),
     "collective": ("bytes", "chips"),
     "moe": ("tokens", "d_model", "d_ff", "top_k", "experts", "tp", "ep", "skew", "gated"),
+    "pointwise": ("bytes", "rows"),
 }
 _FAMILY_OF: dict[str, Op] = {**{name: name for name in _SHAPES}, **dict.fromkeys(COLLECTIVES, "collective")}
 # columns that tell families of one op and number format apart
@@ -192,6 +164,7 @@ _KINDS: dict[Op, str | None] = {
     "decode attention": "kv",
     "collective": "mode",
     "moe": None,
+    "pointwise": "mode",
 }
 
 
@@ -219,7 +192,8 @@ def fit_kernels(
         if len(rows.seconds) < 2 * LEAST_ROWS:
             continue
         advance(f"{rows.variant} {rows.op} {rows.kv}".strip())
-        families.append(fit_family(rows, chip_rates(chip, computing_format(rows.variant)), widths_of(rows)))
+        family = (HOST_FAMILIES if chip.vendor == HOST else FAMILIES)[rows.op]
+        families.append(fit_family(rows, chip_rates(chip, computing_format(rows.variant)), widths_of(rows), family))
     if not families:
         raise SpecError(f"{chip.name} under {stack}: no family of kernels has {2 * LEAST_ROWS} measured rows")
     return KernelFit(
@@ -227,7 +201,7 @@ def fit_kernels(
         stack=stack,
         source=source,
         command=command,
-        form="least squares on ln(predicted / measured), then ridge regression of the rest on a grid of the shape",
+        form="least squares on ln(predicted / measured), then ridge regression of the rest on grids of the shape",
         refused=dict(refused),
         families=tuple(families),
     )

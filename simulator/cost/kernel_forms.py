@@ -252,5 +252,5 @@ def pointwise_form(shape: Shape, constants: Constants, rates: ChipRates, widths:
         memory_s=shape["bytes"] / (rates.bytes_per_s * constants["memory_efficiency"]),
         comm_s=0.0,
         fixed_s=constants["launch_s"],
-        features={"bytes": log2(shape["bytes"])},
+        features={"bytes": log2(shape["bytes"]), "rows": log2(shape["rows"])},
     )

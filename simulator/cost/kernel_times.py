@@ -1,9 +1,9 @@
 """Fits of kernels as files, and the seconds of a kernel that they give on a chip."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -15,9 +15,16 @@ from ...hardware_specs.dtypes import DTYPES, DType
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.kernel_formats import KERNEL_DTYPES
 from ...models.sizes import Array
-from .grid import Grid
+from .grid import Found, Grid
 from .kernel_families import FAMILIES
 from .kernel_forms import ChipRates, KernelTime, Op, Shape, Widths
+
+_FOLDER = files(__package__) / "fits" / "kernels"
+
+# Candidates timed at once: what they need lies in the cache.
+_BLOCK = 16384
+# Knots are rounded.
+_ROUNDED = 1e-3
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -46,11 +53,17 @@ class KernelFamily(BaseModel):
     constants: dict[str, float]
     correction: tuple[Grid, ...]
 
+    @cached_property
+    def _measured(self) -> dict[str, tuple[float, float]]:
+        """The range of each feature that was measured, with what rounding may add."""
+        ends = {name: (knots[0], knots[-1]) for grid in self.correction for name, knots in grid.knots.items()}
+        return {name: (least - _ROUNDED, most + _ROUNDED) for name, (least, most) in ends.items()}
+
     def outside(self, features: Mapping[str, Array]) -> Array:
         """Whether any feature lies beyond what was measured, (...)."""
         beyond: Array = np.zeros((), bool)
-        for grid in self.correction:
-            beyond = np.logical_or(beyond, grid.outside(features))
+        for name, (least, most) in self._measured.items():
+            beyond = np.logical_or(beyond, np.less(features[name], least) | np.greater(features[name], most))
         return beyond
 
     @property
@@ -61,13 +74,14 @@ class KernelFamily(BaseModel):
     def time(self, shape: Shape, rates: ChipRates, widths: Widths) -> KernelTime:
         """Seconds of the form, each part times the correction."""
         raw = FAMILIES[self.op].form(shape, self.constants, rates, widths)
-        factor = np.exp(sum((grid.at(raw.features) for grid in self.correction), start=0.0))
-        return replace(
-            raw,
+        found: Found = {}
+        factor = np.exp(sum((grid.at(raw.features, found) for grid in self.correction), start=0.0))
+        return KernelTime(
             compute_s=raw.compute_s * factor,
             memory_s=raw.memory_s * factor,
             comm_s=raw.comm_s * factor,
             fixed_s=raw.fixed_s * factor,
+            features=raw.features,
         )
 
 
@@ -102,12 +116,17 @@ def dump_kernel_fit(fit: KernelFit) -> str:
 
 
 @cache
+def shipped_kernel_fit(chip: str, stack: str) -> KernelFit | None:
+    """The kernel fit of a chip under a software stack, if one ships."""
+    path = _FOLDER / f"{chip}.{stack}.json"
+    return read_kernel_fit(path.read_text("utf-8"), path.name) if path.is_file() else None
+
+
 def shipped_kernel_fits() -> dict[tuple[str, str], KernelFit]:
-    """Every kernel fit that ships, by chip and stack."""
-    folder = files(__package__) / "fits" / "kernels"
-    paths = [path for path in folder.iterdir() if path.name.endswith(".json")] if folder.is_dir() else []
-    fits = [read_kernel_fit(path.read_text("utf-8"), path.name) for path in paths]
-    return {(fit.chip, fit.stack): fit for fit in fits}
+    """Every kernel fit that ships, by chip and stack; it takes a while to read them."""
+    names = [path.name.removesuffix(".json").rsplit(".", 1) for path in _FOLDER.iterdir()] if _FOLDER.is_dir() else []
+    fits = {(chip, stack): shipped_kernel_fit(chip, stack) for chip, stack in names}
+    return {key: fit for key, fit in fits.items() if fit is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +156,36 @@ class KernelTimes:
 
     def time(self, family: KernelFamily, shape: Shape, dtype: DType, widths: Widths) -> TimedKernel:
         """Seconds of one kernel of a family."""
-        made = family.time(shape, chip_rates(self.chip, dtype), widths)
-        return TimedKernel(time=made, family=family, outside=family.outside(made.features))
+        rates = chip_rates(self.chip, dtype)
+        sizes = {np.shape(column) for column in shape.values()} - {()}
+        if len(sizes) != 1 or len(only := sizes.pop()) != 1 or only[0] <= _BLOCK:
+            made = family.time(shape, rates, widths)
+            return TimedKernel(time=made, family=family, outside=family.outside(made.features))
+        blocks = [slice(first, first + _BLOCK) for first in range(0, only[0], _BLOCK)]
+        times = [family.time({n: _part(c, block) for n, c in shape.items()}, rates, widths) for block in blocks]
+        return _joined(family, times, only[0])
+
+
+def _part(column: Array, block: slice) -> Array:
+    """A block of the candidates, or what they share."""
+    return column if np.ndim(column) == 0 else np.asarray(column)[block]
+
+
+def _joined(family: KernelFamily, blocks: Sequence[KernelTime], n: int) -> TimedKernel:
+    def whole(parts: Sequence[Array]) -> Array:
+        return np.concatenate(parts) if np.ndim(parts[0]) else parts[0]
+
+    return TimedKernel(
+        time=KernelTime(
+            compute_s=whole([block.compute_s for block in blocks]),
+            memory_s=whole([block.memory_s for block in blocks]),
+            comm_s=whole([block.comm_s for block in blocks]),
+            fixed_s=whole([block.fixed_s for block in blocks]),
+            features={name: whole([block.features[name] for block in blocks]) for name in blocks[0].features},
+        ),
+        family=family,
+        outside=whole([family.outside(block.features) for block in blocks]),
+    )
 
 
 def chip_rates(chip: Chip, dtype: DType) -> ChipRates:
