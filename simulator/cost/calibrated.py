@@ -17,7 +17,7 @@ from ...hardware_specs.documents import read_yaml
 from ...hardware_specs.errors import SpecError
 from .constants import Constants
 from .engines import EngineProfile, get_engine
-from .kernel_times import KernelFamily, KernelFit, KernelTimes, shipped_kernel_fits
+from .kernel_times import KernelFamily, KernelFit, KernelTimes, shipped_kernel_fit
 from .price import Engine
 from .user_fits import engine_fits_folder, kernel_fits_folder, user_kernel_fits
 
@@ -165,8 +165,9 @@ def kernels_of(chip: Chip, stack: str | None) -> KernelTimes | None:
     if stack is None:
         return None
     for name in (chip.name, _kernel_relative(chip)):
-        known = shipped_kernel_fits() | (_user_fits() if name == chip.name else {})
-        found = [fit for of in _stand_ins(stack) if (fit := known.get((name, of))) is not None]
+        own = _user_fits() if name == chip.name else {}
+        tried = [own.get((name, of)) or shipped_kernel_fit(name, of) for of in _stand_ins(stack)]
+        found = [fit for fit in tried if fit is not None]
         if found:
             return KernelTimes(chip, _completed(found))
     return None
