@@ -15,9 +15,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import yaml
-from shardwise.planner.predict import predict
+from shardwise.planner.predict_row import predict_row
+from shardwise.simulator.cost.kernel_fit import is_held_out
+from shardwise.simulator.cost.kernel_forms import passes_of
 from shardwise.validate.decisions import DecisionScore, decision_score, find_tasks, scores_by_model
+from shardwise.validate.kernel_cases import (
+    AttentionKernel,
+    CollectiveKernel,
+    MatmulKernel,
+    StreamKernel,
+    parse_kernel_case,
+)
 from shardwise.validate.measured_csv import read_measured
 from shardwise.validate.score import ScoredRow, score, source_of
 from shardwise.validate.score_groups import GroupScore, group_scores, total_score
@@ -39,11 +49,14 @@ TABLES = (
     "misc_e2e",
     "tpu_e2e",
 )
+# Kernels by themselves; the fits of kernels were made of rows of this source's database.
+KERNEL_TABLES = ("kernel_compute", "kernel_comm")
+_FITTED_SOURCE = "aiconfigurator"
 _JUDGED = ("", "A", "B")
 _N_WORST = 25
 _NOMINAL = 0.9
 # The predictors that the ablation compares; one that leaves a part of the model out is added here by its name.
-PREDICTORS: dict[str, Predictor] = {"all of it": predict}
+PREDICTORS: dict[str, Predictor] = {"all of it": predict_row}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +131,12 @@ def note_on(notes: Iterable[Note], source: str, metric: str, case: str = "") -> 
     return " ".join(next((note.text for note in notes if note.fits(source, metric, case)), "").split())
 
 
-def score_tables(folder: Path, predictor: Predictor, jobs: int) -> dict[str, list[ScoredRow]]:
+def score_tables(
+    folder: Path, predictor: Predictor, jobs: int, names: Sequence[str] = TABLES
+) -> dict[str, list[ScoredRow]]:
     """Every table that is there, scored; judged rows only."""
     found = {}
-    for name in TABLES:
+    for name in names:
         if (path := folder / f"{name}.csv").is_file():
             sys.stderr.write(f"scoring {name}\n")
             scored = score(read_measured(path).rows, predictor, jobs=jobs)
@@ -293,6 +308,61 @@ def unpredicted(tables: Tables, n_reasons: int = 12) -> str:
     return _table(("reason (numbers left out)", "rows"), ([reason, str(count)] for reason, count in ordered))
 
 
+def kernels(rows: Sequence[ScoredRow]) -> str:
+    """Errors of kernels by op, chip and framework, of all rows and of those that no fit has seen; the worst of those first."""
+    found: dict[tuple[str, ...], list[ScoredRow]] = {}
+    for item in rows:
+        if item.error is not None:
+            found.setdefault((_op(item), item.row["hardware"], item.row["framework"]), []).append(item)
+    made = [(key, total_score(all_), total_score([*filter(_is_unseen, all_)])) for key, all_ in found.items()]
+    made.sort(key=lambda one: -1.0 if one[2].median_abs_error is None else one[2].median_abs_error, reverse=True)
+    made.append((("all", "", ""), total_score(rows), total_score([*filter(_is_unseen, rows)])))
+    return _table(
+        ("op", "chip", "framework", "rows", "median", "unseen", "median", "mean", "bias", "inside", "width"),
+        ([*key, str(all_.predicted), _number(all_.median_abs_error), *_unseen(unseen)] for key, all_, unseen in made),
+        n_text=3,
+    )
+
+
+def _unseen(group: GroupScore) -> list[str]:
+    _, predicted, *errors, inside, width, _ = _figures(group)
+    return [predicted, *errors, inside, width]
+
+
+def _op(item: ScoredRow) -> str:
+    """What a kernel does and computes in, without its sizes."""
+    match parse_kernel_case(item.row).kernel:
+        case MatmulKernel(dtype=dtype, groups=groups):
+            return f"{dtype} matmul{'s in groups' if groups > 1 else ''}"
+        case CollectiveKernel(kind=kind):
+            return kind
+        case AttentionKernel(dtype=dtype):
+            return f"{dtype} attention"
+        case StreamKernel():
+            return "stream"
+
+
+def _is_unseen(item: ScoredRow) -> bool:
+    """Whether no fit was made on a row: it is of another source, or held out by its shape."""
+    if _FITTED_SOURCE not in source_of(item.row):
+        return True
+    kernel = parse_kernel_case(item.row).kernel
+    if isinstance(kernel, CollectiveKernel):
+        shape = {"bytes": kernel.n_bytes, "chips": kernel.n_chips, "passes": passes_of(kernel.kind)}
+    elif isinstance(kernel, MatmulKernel):
+        shape = {"m": kernel.m, "n": kernel.n, "k": kernel.k}
+    else:
+        return True
+    return bool(is_held_out({name: np.array([float(size)]) for name, size in shape.items()})[0])
+
+
+_KERNEL_WORDS = """\
+Single kernels by the fits of kernels alone. Most of these rows come from the database that the fits were made of (in the same
+or another version of the software): where a row's shape is among those fitted, to predict it is no test. `unseen` are the rows
+that no fit was made on, those of other sources and the third that a hash of the shape holds out; the figures after it are
+theirs. An all_reduce of vLLM was launched eagerly or in a graph, which no column says: the graph is predicted, and the interval
+spans both."""
+
 _INTRO = """\
 # How accurate it is
 
@@ -305,7 +375,7 @@ known to be bad are left out. `shardwise score TABLE.csv` prints the same of any
 """
 
 
-def page(by_predictor: Mapping[str, Tables], notes: Sequence[Note]) -> str:
+def page(by_predictor: Mapping[str, Tables], notes: Sequence[Note], kernel_rows: Sequence[ScoredRow] = ()) -> str:
     """The whole text."""
     tables = next(iter(by_predictor.values()))
     total = total_score([row for table in tables.values() for row in table])
@@ -324,6 +394,8 @@ def page(by_predictor: Mapping[str, Tables], notes: Sequence[Note]) -> str:
         ("What buys how much", "Median errors with a part of the model left out.", lambda: ablation(by_predictor)),
         ("Not predicted", "The commonest reasons.", lambda: unpredicted(tables)),
     ]
+    if kernel_rows:
+        sections.insert(-2, ("Kernels", _KERNEL_WORDS, lambda: kernels(kernel_rows)))
     text = "".join(f"## {title}\n\n{words}\n\n{make()}\n" for title, words, make in sections)
     return (_INTRO.format(n_rows=total.rows, n_predicted=total.predicted) + text).rstrip("\n") + "\n"
 
@@ -339,7 +411,9 @@ def main() -> None:
         sys.stderr.write(f"no measured tables in {given.measured}; {given.output} stays as it is\n")
         return
     scored = {name: score_tables(given.measured, made, given.jobs) for name, made in PREDICTORS.items()}
-    given.output.write_text(page(scored, read_notes()), "utf-8")
+    timed = score_tables(given.measured, predict_row, given.jobs, KERNEL_TABLES)
+    rows = [row for table in timed.values() for row in table]
+    given.output.write_text(page(scored, read_notes(), rows), "utf-8")
     sys.stderr.write(f"wrote {given.output}\n")
 
 

@@ -134,7 +134,7 @@ def scatter_page(scored: Sequence[ScoredRow]) -> go.Figure:
     sources: dict[str, dict[int, list[ScoredRow]]] = {}
     for row in scored:
         if row.value is not None and row.prediction is not None and row.target is not None:
-            column = 2 if row.target.metric.is_rate else 1
+            column = 2 if row.target.is_rate else 1
             sources.setdefault(source_of(row.row), {}).setdefault(column, []).append(row)
     for number, (source, columns) in enumerate(sorted(sources.items())):
         for column, rows in columns.items():

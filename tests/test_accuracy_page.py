@@ -116,6 +116,22 @@ def test_the_page_has_every_section_and_an_ablation_of_every_predictor(
     assert "| N chips are too few | 1 |" in text
 
 
+def test_kernels_that_a_fit_has_seen_are_told_apart(script: ModuleType) -> None:
+    def kernel(m: int, source: str, predicted: float) -> ScoredRow:
+        columns = {"model": f"GEMM m={m} n=4096 k=4096", "hardware": "h100-sxm", "weights_dtype": "BF16"}
+        return row("ttft", 100.0, predicted, source=source, framework="TensorRT-LLM", **columns)
+
+    ours = [kernel(m, "NVIDIA aiconfigurator gemm_perf", 110.0) for m in range(1, 31)]
+    theirs = [kernel(1, "somebody else", 150.0)]
+    held = sum(script._is_unseen(item) for item in ours)
+    assert 0 < held < 30
+    _, _, group, _ = cells(script.kernels([*ours, *theirs]))
+    assert group[:6] == ["bf16 matmul", "h100-sxm", "TensorRT-LLM", "31", "0.100", str(held + 1)]
+    text = script.page({"all of it": {"misc_e2e": theirs}}, [], [*ours, *theirs])
+    assert "## Kernels" in text
+    assert "to predict it is no test" in text
+
+
 def test_without_tables_the_page_stays(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,5 +147,5 @@ def test_rows_that_are_not_to_be_judged_are_left_out(script: ModuleType, tmp_pat
     header = "source,model,hardware,metric,unit,value,quality"
     rows = [f"s,no-model,h100-sxm,ttft,ms,1,{quality}" for quality in ("A", "B", "C", "D", "")]
     (tmp_path / "misc_e2e.csv").write_text("\n".join([header, *rows]) + "\n")
-    found = script.score_tables(tmp_path, script.predict, jobs=1)
+    found = script.score_tables(tmp_path, script.predict_row, jobs=1)
     assert [item.row["quality"] for item in found["misc_e2e"]] == ["A", "B", ""]

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from .lengths import parse_number
 from .measured_case import note_of
-from .metrics import QuantityName
+from .metrics import QuantityName, Target
 from .score import ScoredRow, source_of
 from .score_groups import grouped, task_of
 
@@ -185,7 +185,7 @@ def _seconds(rows: Sequence[ScoredRow], figure: Callable[[ScoredRow], float | No
     found: dict[QuantityName, list[float]] = {}
     for row in rows:
         number = figure(row)
-        if number is not None and row.target is not None and row.target.statistic == "mean":
+        if number is not None and isinstance(row.target, Target) and row.target.statistic == "mean":
             found.setdefault(row.target.metric.quantity, []).append(number * row.target.factor)
     return {name: statistics.median(values) for name, values in found.items()}
 

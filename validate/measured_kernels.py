@@ -17,13 +17,23 @@ from .measured_csv import read_measured
 
 Row = Mapping[str, str]
 
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-_RATES = {"TFLOP/s": 1e12, "GB/s": 1e9}
+KERNEL_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+RATE_UNITS = {"TFLOP/s": 1e12, "GB/s": 1e9}
 _DTYPES = {
     "bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "fp8": "fp8", "fp8-block": "fp8-block", "int8w/bf16a": "int8-wo",
     "int4w/bf16a": "int4-wo",
 }  # fmt: skip
 _FRAMEWORKS = {"tensorrt-llm": "trtllm", "trtllm custom allreduce": "trtllm", "vllm custom allreduce": "vllm"}
+
+# How tables name a matmul's rows, columns and inner size in this order, and a collective's kind and bytes.
+MATMULS = (
+    r"GEMM m=(\d+) n=(\d+) k=(\d+)",
+    r"GEMM best shape (\d+)x(\d+)x(\d+) \(MxNxK\)",
+    r"FP8 GEMM Normal GEMMs for dense models: M,N,K=(\d+)x(\d+)x(\d+)",
+)
+COLLECTIVE = (
+    r"collective:(?P<kind>all_reduce|all_gather|reduce_scatter|alltoall)(?:\((?:ring|NVLS)\))? bytes=(?P<bytes>\d+)"
+)
 
 # Bus bandwidth with fewer digits than this is rounded too much to be turned into a time.
 _LEAST_DIGITS = 3
@@ -81,10 +91,7 @@ def _measurement(row: Row, path: Path) -> Measurement:
 
 def _matmul(row: Row, found: re.Match[str]) -> tuple[str, str, float]:
     m, n, k = (int(size) for size in found.groups())
-    dtype = _dtype(row)
-    if row["source"] == "DeepGEMM README":
-        dtype = "fp8-block"
-    return f"{dtype} matmul", f"m={m} n={n} k={k}", _seconds(row, float(matmul_flop(m, k * n)), "TFLOP/s")
+    return f"{kernel_dtype(row)} matmul", f"m={m} n={n} k={k}", _seconds(row, float(matmul_flop(m, k * n)), "TFLOP/s")
 
 
 def _collective(row: Row, found: re.Match[str]) -> tuple[str, str, float]:
@@ -93,23 +100,23 @@ def _collective(row: Row, found: re.Match[str]) -> tuple[str, str, float]:
     n_bytes, chips = int(found["bytes"]), int(row.get("n_chips") or 0)
     if chips < 2:
         raise SpecError("number of chips not stated")
-    passed = n_bytes * (chips - 1) / chips * (2 if kind == "all_reduce" else 1)
-    seconds = _seconds(row, passed, "GB/s")
-    dtype = f"{_dtype(row)} " if row.get("weights_dtype") else ""
+    seconds = _seconds(row, bus_bytes(kind, n_bytes, chips), "GB/s")
+    dtype = f"{kernel_dtype(row)} " if row.get("weights_dtype") else ""
     return f"{dtype}{kind}", f"bytes={n_bytes} chips={chips} mode={_mode(row)}", seconds
+
+
+def bus_bytes(kind: str, n_bytes: float, chips: float) -> float:
+    """Bytes that bus bandwidth counts, by the book of nccl-tests: what passes the port of each chip.
+
+    >>> bus_bytes("all_reduce", 1000, 4), bus_bytes("all_gather", 1000, 4)
+    (1500.0, 750.0)
+    """
+    return n_bytes * (chips - 1) / chips * (2 if kind == "all_reduce" else 1)
 
 
 Reader = Callable[[Row, re.Match[str]], tuple[str, str, float]]
 
-_OPS: tuple[tuple[str, Reader], ...] = (
-    (r"GEMM m=(\d+) n=(\d+) k=(\d+)", _matmul),
-    (r"GEMM best shape (\d+)x(\d+)x(\d+) \(MxNxK\)", _matmul),
-    (r"FP8 GEMM Normal GEMMs for dense models: M,N,K=(\d+)x(\d+)x(\d+)", _matmul),
-    (
-        r"collective:(?P<kind>all_reduce|all_gather|reduce_scatter|alltoall)(?:\((?:ring|NVLS)\))? bytes=(?P<bytes>\d+)",
-        _collective,
-    ),
-)
+_OPS: tuple[tuple[str, Reader], ...] = (*((pattern, _matmul) for pattern in MATMULS), (COLLECTIVE, _collective))
 
 
 def _seconds(row: Row, work: float, rate_unit: str) -> float:
@@ -120,20 +127,21 @@ def _seconds(row: Row, work: float, rate_unit: str) -> float:
         raise SpecError("value is no number") from None
     if not 0.0 < value < float("inf"):
         raise SpecError("value is no positive number")
-    if row["unit"] in _UNITS and row["metric"] == "latency":
-        return value * _UNITS[row["unit"]]
+    if row["unit"] in KERNEL_UNITS and row["metric"] == "latency":
+        return value * KERNEL_UNITS[row["unit"]]
     if row["unit"] != rate_unit:
         raise SpecError("no latency and no rate that gives one")
     if len(row["value"].replace(".", "").lstrip("0")) < _LEAST_DIGITS:
         raise SpecError("rate rounded too much")
-    return work / (value * _RATES[rate_unit])
+    return work / (value * RATE_UNITS[rate_unit])
 
 
-def _dtype(row: Row) -> str:
+def kernel_dtype(row: Row) -> str:
+    """The format of a kernel's operands by its name in `hardware_specs.kernel_formats`; DeepGEMM scales blocks of 8 bits."""
     text = row.get("weights_dtype", "").lower()
     if text not in _DTYPES:
         raise UnknownNameError("format of kernels", text, _DTYPES)
-    return _DTYPES[text]
+    return "fp8-block" if row.get("framework") == "DeepGEMM" and _DTYPES[text] == "fp8" else _DTYPES[text]
 
 
 def _framework(row: Row) -> str:

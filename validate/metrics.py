@@ -186,6 +186,11 @@ class Target:
     factor: float
     share: Share
 
+    @property
+    def is_rate(self) -> bool:
+        """More is better."""
+        return self.metric.is_rate
+
     def read(self, outcome: Outcome) -> Prediction:
         """The value in the row's unit with its interval.
 

@@ -6,10 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..hardware_specs.errors import SpecError
+from .kernel_cases import (
+    KernelSeconds,
+    KernelTarget,
+    is_kernel_row,
+    parse_kernel_case,
+    parse_kernel_target,
+)
 from .lengths import parse_number
-from .measured_case import MeasuredCase, parse_case
-from .metrics import Prediction, Target, parse_target
-from .score_jobs import Answer, Predictor, answers
+from .measured_case import parse_case
+from .metrics import Outcome, Prediction, Target, parse_target
+from .score_jobs import Answer, Case, Predictor, answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +27,7 @@ class ScoredRow:
     """
 
     row: Mapping[str, str]
-    target: Target | None
+    target: Target | KernelTarget | None
     prediction: Prediction | None
     value: float | None
     reason: str
@@ -81,39 +88,51 @@ def score(
     advance : called for every row that is done
     """
     read = [(row, *_read(row)) for row in cases]
-    n_rows = Counter(case for _, _, case in read if isinstance(case, MeasuredCase))
+    n_rows = Counter(case for _, _, case in read if not isinstance(case, SpecError))
     for _ in range(len(read) - n_rows.total()):
         advance()
-    known: dict[MeasuredCase, Answer] = {}
+    known: dict[Case, Answer] = {}
     for case, answer in answers(list(n_rows), predict, jobs=jobs):
         known[case] = answer
         for _ in range(n_rows[case]):
             advance()
-    return [_scored(row, target, known[case] if isinstance(case, MeasuredCase) else case) for row, target, case in read]
+    return [_scored(row, target, case if isinstance(case, SpecError) else known[case]) for row, target, case in read]
 
 
-def _read(row: Mapping[str, str]) -> tuple[Target | None, MeasuredCase | SpecError]:
+def _read(row: Mapping[str, str]) -> tuple[Target | KernelTarget | None, Case | SpecError]:
     """What a row measured, and of what; or why it cannot be predicted."""
     target = None
     try:
+        if is_kernel_row(row):
+            case = parse_kernel_case(row)
+            return parse_kernel_target(row, case.kernel), case
         target = parse_target(row.get("metric", ""), row.get("unit", ""))
         return target, parse_case(row, target.metric)
     except SpecError as reason:
         return target, reason
 
 
-def _scored(row: Mapping[str, str], target: Target | None, answer: Answer) -> ScoredRow:
+def _scored(row: Mapping[str, str], target: Target | KernelTarget | None, answer: Answer) -> ScoredRow:
     prediction, reason = None, ""
     value, complaint = _value(row.get("value", ""))
     if isinstance(answer, SpecError):
         reason = str(answer)
     elif target is not None:
         try:
-            prediction, reason = target.read(answer), complaint
+            prediction, reason = _told(target, answer), complaint
         except SpecError as refusal:
             reason = str(refusal)
     reason = " ".join(reason.split())
     return ScoredRow(row=row, target=target, prediction=prediction, value=value, reason=reason)
+
+
+def _told(target: Target | KernelTarget, answer: Outcome | KernelSeconds) -> Prediction:
+    """What an answer says in the unit of a row; both are of a kernel, or both of a system."""
+    if isinstance(target, KernelTarget):
+        assert isinstance(answer, KernelSeconds)
+        return target.read(answer)
+    assert isinstance(answer, Outcome)
+    return target.read(answer)
 
 
 def _value(text: str) -> tuple[float | None, str]:

@@ -8,19 +8,19 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 from ..hardware_specs.errors import SpecError
+from .kernel_cases import KernelCase, KernelSeconds
 from .measured_case import MeasuredCase
 from .metrics import Outcome
 
-Predictor = Callable[[MeasuredCase], Outcome]
-Answer = Outcome | SpecError
+Case = MeasuredCase | KernelCase
+Predictor = Callable[[Case], Outcome | KernelSeconds]
+Answer = Outcome | KernelSeconds | SpecError
 
 # Fewer cases than this are answered before other processes have started.
 _LEAST_CASES_A_JOB = 8
 
 
-def answers(
-    cases: Sequence[MeasuredCase], predict: Predictor, *, jobs: int = 1
-) -> Iterator[tuple[MeasuredCase, Answer]]:
+def answers(cases: Sequence[Case], predict: Predictor, *, jobs: int = 1) -> Iterator[tuple[Case, Answer]]:
     """Every case with its answer, in order.
 
     Parameters
@@ -48,7 +48,7 @@ def answers(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ask(predict: Predictor, case: MeasuredCase) -> Answer:
+def _ask(predict: Predictor, case: Case) -> Answer:
     """One answer; what goes wrong in one case is said beside its rows and keeps no other from being answered."""
     try:
         return predict(case)

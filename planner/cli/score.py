@@ -77,12 +77,12 @@ def _score(table: "MeasuredTable", jobs: int) -> "list[ScoredRow]":
     from rich.progress import Progress
 
     from ...validate.score import score as score_rows
-    from ..predict import predict
+    from ..predict_row import predict_row
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("rows", total=len(table.rows))
-        return score_rows(table.rows, predict, jobs=jobs, advance=lambda: progress.advance(task))
+        return score_rows(table.rows, predict_row, jobs=jobs, advance=lambda: progress.advance(task))
 
 
 def _summary(scored: "list[ScoredRow]", by: Sequence[str]) -> dict[str, object]:
