@@ -6,6 +6,7 @@ it takes are few, each with a name and a unit; what they leave over is the corre
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -86,18 +87,17 @@ def matmul_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Wi
     A split sum is written and added up once more, at `split_s`.
     """
     m, k, n = shape["m"], shape["k"], shape["n"]
-    compute: Array = np.inf
+    ways: list[Array] = []
     for rows, columns in MATMUL_TILES:
         n_tiles = ceil_div(m, rows) * ceil_div(n, columns)
         tile_s = matmul_flop(rows, k * columns) / (rates.flop_per_s / rates.n_units)
         for parts in SPLITS:
             waves = ceil_div(n_tiles * parts, rates.n_units)
-            seconds = waves * tile_s / parts + (constants["split_s"] if parts > 1 else 0.0)
-            compute = np.minimum(compute, seconds)
+            ways.append(waves * tile_s / parts + (constants["split_s"] if parts > 1 else 0.0))
     waves = ceil_div(m, _TILE) * ceil_div(n, _TILE) / rates.n_units
     moved = widths.x * m * k + widths.w * k * n + widths.out * m * n
     return KernelTime(
-        compute_s=compute / constants["compute_efficiency"],
+        compute_s=reduce(np.minimum, ways) / constants["compute_efficiency"],
         memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
         comm_s=0.0,
         fixed_s=constants["launch_s"],
