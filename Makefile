@@ -32,6 +32,7 @@ accuracy: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/planner_speed.py
 	$(BIN)/python benchmarks/serving_speed.py
+	$(BIN)/python benchmarks/cpu_execution.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -14,7 +14,7 @@ _SOURCE = "measured"
 
 def cpu_host() -> Chip:
     """The chip, made of the medians of its measured rows."""
-    rows = shipped_measurements(NAME)
+    rows = shipped_measurements(NAME, "host.csv")
     flop = _row(rows, "fp32 matmul").p50
     memory, copy = _row(rows, "memory read"), _row(rows, "process to process")
     capacity, n_processes = _row(rows, "memory of a process"), _row(rows, "processes")

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from importlib.resources import files
 from pathlib import Path
 
@@ -69,10 +70,11 @@ def write_measurements(rows: Iterable[Measurement], path: Path) -> None:
     path.write_text(dump_measurements(rows), "utf-8")
 
 
-def shipped_measurements(chip: str) -> tuple[Measurement, ...]:
-    """Every measured row that ships for a chip."""
+def shipped_measurements(chip: str, pattern: str = "*.csv") -> tuple[Measurement, ...]:
+    """Every measured row that ships for a chip, in files of that name."""
     folder = files(__package__) / "data" / "measured" / chip
     rows: list[Measurement] = []
     for path in sorted(folder.iterdir(), key=lambda p: p.name) if folder.is_dir() else ():
-        rows += read_measurements(path.read_text("utf-8").splitlines(), path.name)
+        if fnmatch(path.name, pattern):
+            rows += read_measurements(path.read_text("utf-8").splitlines(), path.name)
     return tuple(rows)

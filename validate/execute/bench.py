@@ -129,6 +129,23 @@ def measure(target: Path, chip: str, tell: Callable[[str], None] = lambda _: Non
         tell(f"{number} of {len(wanted)}: {run.words}")
 
 
+def merged(rows: Sequence[Measurement]) -> list[Measurement]:
+    """One row of each quantity and shape: the medians over the runs it was found in."""
+    found: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
+    for row in rows:
+        found[row.chip, row.quantity, row.shape].append(row)
+    return [
+        several[-1].model_copy(
+            update={
+                name: float(f"{statistics.median(getattr(row, name) for row in several):.6g}")
+                for name in ("p20", "p50", "p80")
+            }
+            | {"n_repeats": sum(row.n_repeats for row in several)}
+        )
+        for several in found.values()
+    ]
+
+
 def measured_rows(run: TimedRun, chip: str) -> list[Measurement]:
     """Time one run."""
     (reports,) = run_ranks([run.spec], limit_s=_LIMIT_S)
