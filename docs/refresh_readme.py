@@ -84,7 +84,7 @@ def _groups() -> tuple[_Group, ...]:
     from shardwise.validate.reproduce import reproduce_pope2022
 
     report = reproduce_pope2022()
-    calibration = calibration_of(get_chip("a100-80gb-sxm"))
+    calibration = calibration_of(get_chip("a100-80gb-sxm"), "fastertransformer")
     held_out = tuple(
         compared(case.id, case.source, "", "s", case.measured_s, predict_case_s(case, calibration.engine))
         for case in fastertransformer_cases()
@@ -101,6 +101,54 @@ def _groups() -> tuple[_Group, ...]:
         _Group("TPU v4, held out: Pope2022 Tables 3, D.2", report.held_out.rows, report.held_out.n_within, False),
         _Group("TPU v4, fitted on: Pope2022 Figures 6, 7, Table 2", report.fitted.rows, report.fitted.n_within, True),
     )
+
+
+def engines_table() -> str:
+    """Every engine's runs that its fit did not see, and how far off they are; worst first."""
+    from shardwise.simulator.cost.calibrated import load_engine_fits
+    from shardwise.validate.cases import is_holdout
+
+    found = []
+    for fit in load_engine_fits().values():
+        errors = [math.expm1(abs(row.log_ratio)) for row in fit.residuals if is_holdout(row.id)]
+        if fit.chip or not errors:
+            continue
+        chips = len(fit.residuals) - len(errors)
+        found.append((median(errors), fit.engine, chips, len(errors), math.exp(fit.interval_log)))
+    lines = [
+        "| engine | runs fitted | runs held out | median error | 90 % interval |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for error, engine, n_fitted, n_held, spread in sorted(found, reverse=True):
+        lines.append(f"| {engine} | {n_fitted} | {n_held} | {error:.3f} | / {spread:.2f} to x {spread:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def kernels_table() -> str:
+    """Median errors of kernels whose shapes no fit saw, by chip and software stack."""
+    from shardwise.simulator.cost.calibrated import STACKS
+    from shardwise.simulator.cost.kernel_times import shipped_kernel_fit
+
+    columns = {
+        "matmul": ("matmul", ""),
+        "prefill attention": ("prefill attention", ""),
+        "decode attention": ("decode attention", ""),
+        "all-reduce": ("collective", "all_reduce"),
+        "all-gather": ("collective", "all_gather"),
+        "experts": ("moe", ""),
+    }
+    lines = [f"| chip, stack | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
+    for chip in ("a100-80gb-sxm", "h100-sxm", "h200-sxm", "b200", "l40s"):
+        for stack in STACKS:
+            fit = shipped_kernel_fit(chip, stack)
+            if fit is None:
+                continue
+            cells = []
+            for op, variant in columns.values():
+                errors = [f.median_error for f in fit.families if f.op == op and variant in ("", f.variant)]
+                cells.append(f"{min(errors):.3f} - {max(errors):.3f}" if errors else "-")
+            lines.append(f"| {chip}, {stack} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def accuracy_table(n_rows: int = 4) -> str:
@@ -167,6 +215,8 @@ def problems_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy_table,
     "accuracy-summary": accuracy_summary_table,
+    "engines": engines_table,
+    "kernels": kernels_table,
     "problems": problems_table,
 }
 

@@ -175,7 +175,7 @@ def kernels_of(chip: Chip, stack: str | None) -> KernelTimes | None:
 
 def _stand_ins(stack: str) -> tuple[str, ...]:
     """A stack, then those whose kernels stand in for what it lacks."""
-    others = _STACKS if stack in _STACKS else _EXECUTED
+    others = STACKS if stack in STACKS else _EXECUTED
     return (stack, *(other for other in others if other != stack))
 
 
@@ -246,7 +246,7 @@ def _user_engine_fits() -> list[Fit]:
 
 
 # Stacks of kernels, in the order in which one stands in for another: those that serve, and what we execute with ourselves.
-_STACKS = ("vllm", "trtllm", "sglang")
+STACKS = ("vllm", "trtllm", "sglang")
 _EXECUTED = ("shardwise", "torch")
 # Logarithm of what a chip's kernels take over what another chip's corrections say of them: nine of ten lie within (matmuls and
 # attention of the H100 and the A100 predicted by each other's fits).
