@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+import ablation
 import numpy as np
 import yaml
 from shardwise.planner.predict_row import predict_row
@@ -55,8 +56,7 @@ _FITTED_SOURCE = "aiconfigurator"
 _JUDGED = ("", "A", "B")
 _N_WORST = 25
 _NOMINAL = 0.9
-# The predictors that the ablation compares; one that leaves a part of the model out is added here by its name.
-PREDICTORS: dict[str, Predictor] = {"all of it": predict_row}
+_WHOLE = "all of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +281,7 @@ def _shares(found: DecisionScore) -> list[str]:
     return [_number(share, ".2f") for share in (found.same_tp, found.same_point, found.missed, found.reached)]
 
 
-def ablation(by_predictor: Mapping[str, Tables]) -> str:
+def ablation_table(by_predictor: Mapping[str, Tables]) -> str:
     """Median error of every goal's rows by each of the predictors."""
     names = list(by_predictor)
     rows = []
@@ -391,7 +391,11 @@ def page(by_predictor: Mapping[str, Tables], notes: Sequence[Note], kernel_rows:
             "one, is it the best one, is the limit really kept, and what part of the best throughput is reached where it is?",
             lambda: decisions(tables),
         ),
-        ("What buys how much", "Median errors with a part of the model left out.", lambda: ablation(by_predictor)),
+        (
+            "What buys how much",
+            "Median errors with a part of the model left out.",
+            lambda: ablation_table(by_predictor),
+        ),
         ("Not predicted", "The commonest reasons.", lambda: unpredicted(tables)),
     ]
     if kernel_rows:
@@ -410,7 +414,10 @@ def main() -> None:
     if not any((given.measured / f"{name}.csv").is_file() for name in TABLES):
         sys.stderr.write(f"no measured tables in {given.measured}; {given.output} stays as it is\n")
         return
-    scored = {name: score_tables(given.measured, made, given.jobs) for name, made in PREDICTORS.items()}
+    scored = {_WHOLE: score_tables(given.measured, predict_row, given.jobs)}
+    for name, made in ablation.PREDICTORS.items():
+        sys.stderr.write(f"ablation: {name}\n")
+        scored[name] = score_tables(given.measured, made, given.jobs, ablation.TABLES)
     timed = score_tables(given.measured, predict_row, given.jobs, KERNEL_TABLES)
     rows = [row for table in timed.values() for row in table]
     given.output.write_text(page(scored, read_notes(), rows), "utf-8")
