@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 
 import numpy as np
@@ -52,7 +53,7 @@ def _together(kernels: Sequence[TimedKernel], *, measured: bool = True) -> Timed
         comm_s=sum((k.time.comm_s for k in kernels), start=0.0),
         fixed_s=sum((k.time.fixed_s for k in kernels), start=0.0),
         interval_log=max(k.family.interval_log for k in kernels),
-        outside=np.logical_or.reduce([k.outside for k in kernels]) if measured else np.ones((), bool),
+        outside=reduce(np.logical_or, (k.outside for k in kernels)) if measured else np.ones((), bool),
     )
 
 
@@ -143,7 +144,8 @@ def pointwise_time(kernels: KernelTimes, op: str, formats: Formats, work: Work) 
 def _quickest(kernels: Sequence[TimedKernel], part: str) -> Array:
     """A part of the time of whichever kernel is the quicker, for each candidate."""
     first, *others = kernels
-    seconds, total = getattr(first.time, part), first.time.total_s
+    seconds: Array = getattr(first.time, part)
+    total = first.time.total_s
     for other in others:
         seconds = np.where(np.less(other.time.total_s, total), getattr(other.time, part), seconds)
         total = np.minimum(other.time.total_s, total)
