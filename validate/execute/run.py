@@ -12,6 +12,7 @@ import torch
 
 from ...hardware_specs.chip import Chip
 from ...hardware_specs.errors import SpecError
+from ...hardware_specs.units import format_seconds
 from .formats import DTYPES, RoundedWeights, kept_as
 from .priced import predicted_alone_s, predicted_memory_bytes, predicted_step_s, priced_bytes
 from .ranks import run_ranks, start_together
@@ -59,6 +60,7 @@ def execute(spec: RunSpec, chip: Chip, engine: str, *, limit_s: float, notes: Se
         _check_memory(spec)
     (reports,) = run_ranks([spec], limit_s=limit_s)
     error, equal = compare(spec, reports)
+    notes = (*notes, *_by_the_clock(spec, reports))
     return _result(spec, "run", chip, engine, _counted(reports), notes).model_copy(
         update={
             "max_relative_error": error,
@@ -199,6 +201,20 @@ def measured_step_s(spec: RunSpec, reports: Sequence[RankReport], n_chips: int |
                 total[step] += seconds / per_stage
         runs.append(total)
     return {step: statistics.median(run[step] for run in runs) for step in (runs[0] if runs else {})}
+
+
+def _by_the_clock(spec: RunSpec, reports: Sequence[RankReport]) -> tuple[str, ...]:
+    """Where steps are timed in CPU time, what the phases took by the clock: the slowest rank, the median over timed runs."""
+    if spec.device != "cpu" or not spec.n_timed:
+        return ()
+    prefill, decode = (
+        statistics.median(max(report.wall_s[i][phase] for report in reports) for i in range(spec.n_timed))
+        for phase in ("prefill", "decode")
+    )
+    return (
+        f"measured steps are a rank's CPU time, without waiting; by the clock all prefill passes took {format_seconds(prefill)} "
+        f"and those of a decode step {format_seconds(decode)}",
+    )
 
 
 def _counted(reports: Sequence[RankReport]) -> dict[str, float]:
