@@ -11,7 +11,7 @@ from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.chip import Chip, Torus, capped_chip
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.errors import SpecError
-from ..simulator.cost.engines import default_kv, engine_of_framework, get_engine
+from ..simulator.cost.engines import default_kv, engine_on, get_engine
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
 from ..simulator.types import PhaseName
@@ -123,12 +123,8 @@ def _request(case: MeasuredCase, chip: Chip, n_chips: int) -> PlanRequest:
 
 
 def _engine(case: MeasuredCase, chip: Chip) -> str | None:
-    """The profile of the software a row names; vLLM on AMD's chips has its own."""
-    if not case.framework:
-        return None
-    name = engine_of_framework(case.framework, case.framework_version)
-    on_amd = {"vllm": "vllm-rocm", "vllm-v0": "vllm-rocm-v0"} if chip.vendor.lower() == "amd" else {}
-    return on_amd.get(name, name)
+    """The profile of the software a row names."""
+    return engine_on(chip, case.framework, case.framework_version) if case.framework else None
 
 
 def _predict_batch(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:

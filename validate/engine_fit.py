@@ -47,19 +47,26 @@ _MOST_EVALUATIONS = 25
 class _Parts:
     """A pass taken apart by what an engine's constants scale, each (n,) seconds over a run's batches.
 
-    `bubbles` is the scheduled pass over the bare one, above 1 in a pipeline.
+    `launches_s` is the fixed time of measured kernels, `fixed_s` that of the others.
+    `n_untimed` of the `n_kernels` were not measured, and are launched at `kernel_launch_s` each; `bubbles` is the scheduled pass over the bare one, above 1 in a pipeline.
     """
 
     seconds: Mapping[str, Vector]
+    launches_s: Vector
     fixed_s: Vector
     n_sequences: Vector
     n_kernels: float
+    n_untimed: float
     bubbles: Vector
 
     def pass_s(self, constants: Constants) -> Vector:
         """Seconds of a pass under an engine's constants; what `price_pass` adds up to."""
-        kernels_s = self.fixed_s + sum(
-            self.seconds[kind] * getattr(constants, f"{kind}_slowdown") for kind in self.seconds
+        launched_s = constants.kernel_launch_s * self.n_untimed
+        launched_s = launched_s + constants.launch_share * self.launches_s
+        kernels_s = (
+            launched_s
+            + self.fixed_s
+            + sum(self.seconds[kind] * getattr(constants, f"{kind}_slowdown") for kind in self.seconds)
         )
         host_s = host_time_s(constants, kernels_s, n_sequences=self.n_sequences, n_kernels=self.n_kernels)
         return np.asarray(self.bubbles * (kernels_s + host_s), float)
@@ -100,8 +107,8 @@ class _Run:
 
 def _taken_apart(steps: Sequence[StepPrice], batch: Vector, scheduled_s: Vector) -> _Parts:
     seconds: dict[str, Vector] = {kind: np.zeros(len(batch)) for kind in _SCALED}
-    fixed = np.zeros(len(batch))
-    n_kernels = 0.0
+    fixed, launches = np.zeros(len(batch)), np.zeros(len(batch))
+    n_kernels = n_untimed = 0.0
     for step in steps:
         if step.part == "pass":
             continue
@@ -109,13 +116,19 @@ def _taken_apart(steps: Sequence[StepPrice], batch: Vector, scheduled_s: Vector)
         scaled = step.kind in seconds
         if scaled:
             seconds[step.kind] = seconds[step.kind] + busy
-        fixed = fixed + step.count * np.asarray(step.overhead_s) + (0.0 if scaled else busy)
+        started = step.count * np.asarray(step.overhead_s)
+        launches = launches + (started if step.timed is not None else 0.0)
+        fixed = fixed + (0.0 if step.timed is not None else started) + (0.0 if scaled else busy)
         n_kernels += step.count
+        if step.timed is None and step.kind not in ("collective", "other"):
+            n_untimed += step.count
     return _Parts(
         seconds=seconds,
+        launches_s=launches,
         fixed_s=fixed,
         n_sequences=batch,
         n_kernels=n_kernels,
+        n_untimed=n_untimed,
         bubbles=scheduled_s / np.asarray(pass_time_s(steps)),
     )
 

@@ -197,11 +197,12 @@ def _users_own(chip: Chip, stack: str | None) -> str | None:
 
 
 def _completed(fits: Sequence[KernelFit]) -> KernelFit:
-    """The first fit, and of each other the families that those before it lack."""
+    """The first fit, and of each other the families that those before it lack; none that says less than a factor of two."""
     families: dict[tuple[str, str, str], KernelFamily] = {}
     for fit in fits:
         for family in fit.families:
-            families.setdefault(family.key, family)
+            if family.interval_log < _SAYS_NOTHING_LOG:
+                families.setdefault(family.key, family)
     return fits[0].model_copy(update={"families": tuple(families.values())})
 
 
@@ -245,6 +246,8 @@ def _user_engine_fits() -> list[Fit]:
     return [read_fit(path.read_text("utf-8"), str(path)) for path in paths]
 
 
+# A family whose own held-out rows lie further from it than this is left to claimed figures.
+_SAYS_NOTHING_LOG = math.log(2.0)
 # Stacks of kernels, in the order in which one stands in for another: those that serve, and what we execute with ourselves.
 STACKS = ("vllm", "trtllm", "sglang")
 _EXECUTED = ("shardwise", "torch")

@@ -20,6 +20,8 @@ class Constants:
     pass_s : once per forward pass: dispatch, sampling, the host
     sequence_s : once per sequence and forward pass: what the host does for each, sampling and detokenising among it
     dispatch_s : the host launches one kernel; a pass takes no less than launching all of its kernels one by one
+    launch_share : part of a measured kernel's fixed time that is left among others: in a graph a kernel starts while the one
+        before it ends, and what was timed with it alone (the format's conversion, say) is fused elsewhere
     pointwise_slowdown : memory traffic of norms, activations and sums over what they must read and write: engines that fuse
         little pass over their data again and again
     matmul_slowdown, attention_slowdown, collective_slowdown : time of this software's kernels over that of the kernels
@@ -37,6 +39,7 @@ class Constants:
     pass_s: float = 0.0
     sequence_s: float = 0.0
     dispatch_s: float = 0.0
+    launch_share: float = 1.0
     pointwise_slowdown: float = 1.0
     matmul_slowdown: float = 1.0
     attention_slowdown: float = 1.0

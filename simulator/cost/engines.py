@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from ...hardware_specs.chip import Chip
 from ...hardware_specs.dtypes import parse_dtype
 from ...hardware_specs.errors import UnknownNameError
 from ...hardware_specs.names import name_key
@@ -155,6 +156,17 @@ def engine_of_framework(framework: str, version: str = "") -> str:
             reached = [name for least, name in changes if number is not None and number >= least]
             return reached[-1] if reached else unversioned
     return "flash"
+
+
+def engine_on(chip: Chip, framework: str, version: str = "") -> str:
+    """The profile of a framework on a chip: vLLM has others on AMD's, and without a version is today's on chips of today.
+
+    Chips that multiply 4-bit floats came after vLLM 0.8.
+    """
+    name = engine_of_framework(framework, version)
+    if chip.vendor.lower() == "amd":
+        return {"vllm": "vllm-rocm", "vllm-v0": "vllm-rocm-v0"}.get(name, name)
+    return "vllm" if name == "vllm-v0" and not version and "fp4" in chip.dense_flop_per_s else name
 
 
 def _version(text: str) -> float | None:

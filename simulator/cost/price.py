@@ -150,7 +150,7 @@ def _by_kernels(step: Step, part: str, count: float, setup: _Setup, timed: Timed
         compute_s=timed.compute_s * slowdown,
         memory_s=timed.memory_s * slowdown,
         comm_s=0.0,
-        overhead_s=timed.fixed_s,
+        overhead_s=timed.fixed_s * constants.launch_share,
         flop=setup.work(step).flop,
         kind=_KINDS.get(type(step), "other"),
         timed=timed,
@@ -222,7 +222,7 @@ def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden
         timed = collective_time(engine.kernels, step, setup.machine, full_bytes, engine.launch_mode)
     if timed is not None:
         exposed_s = np.where(timed.applies, timed.comm_s * constants.collective_slowdown, exposed_s)
-        latency_s = np.where(timed.applies, timed.fixed_s, latency_s)
+        latency_s = np.where(timed.applies, timed.fixed_s * constants.launch_share, latency_s)
     if engine.on_host:
         latency_s = np.maximum(latency_s, constants.dispatch_s)
     return StepPrice(
