@@ -47,8 +47,9 @@ _MOST_EVALUATIONS = 25
 class _Parts:
     """A pass taken apart by what an engine's constants scale, each (n,) seconds over a run's batches.
 
-    `launches_s` is the fixed time of measured kernels, `fixed_s` that of the others.
-    `n_untimed` of the `n_kernels` were not measured, and are launched at `kernel_launch_s` each; `bubbles` is the scheduled pass over the bare one, above 1 in a pipeline.
+    `launches_s` is the fixed time of measured kernels, `fixed_s` that of the others; `n_untimed` of the `n_kernels` were not
+    measured, and are launched at `kernel_launch_s` each; `bubbles` is the scheduled pass over the bare one, above 1 in a
+    pipeline.
     """
 
     seconds: Mapping[str, Vector]
