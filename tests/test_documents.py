@@ -233,6 +233,9 @@ NOT_BYTES = (
     ("planner/deploy.py", "_SEQUENCES, _LARGE_SEQUENCES = 256, 1024", "requests at a time: vLLM's default"),
     ("simulator/cost/engines.py", "microbatch_tokens=1024", "tokens: FasterTransformer's limit for a micro-batch"),
     ("simulator/cost/phases.py", ">>> engine_microbatches(", "tokens, in the example of that limit"),
+    ("kernels/matmul.py", "sides = ((128, 384)", "sides of the matrices a bench times"),
+    ("simulator/cost/kernel_families.py", "_KERNEL_ROWS = ", "rows of matmuls at which libraries change kernels"),
+    ("validate/execute/bench.py", "(384, 1024, 6, 2, 64, 6, 6144)", "a model's width"),
     ("validate/lengths.py", '"ShareGPT, max 1024"', "tokens, in the text of a data set's name"),
     ("validate/volumes.py", "low, high = 1024.0, 2.0**24", "tokens, the ends of a search"),
 )

@@ -25,7 +25,8 @@ Pp = Annotated[int | None, typer.Option("--pp", help="Pipeline stages.")]
 Dp = Annotated[int | None, typer.Option("--dp", help="Replicas.")]
 Mesh = Annotated[str | None, typer.Option("--mesh", help="Mesh sizes X, Y, Z as 4x4x4.")]
 Engine = Annotated[
-    str | None, typer.Option("--engine", help="Software: vllm, sglang, trtllm, shardwise, jax-pope2022, ... (show engines).")
+    str | None,
+    typer.Option("--engine", help="Software: vllm, sglang, trtllm, shardwise, jax-pope2022, ... (show engines)."),
 ]
 Bound = Annotated[bool, typer.Option("--bound", help="Price by the roofline alone, without any fit.")]
 MemoryShare = Annotated[float | None, typer.Option("--memory-share", help="Part of HBM a plan may fill.")]
