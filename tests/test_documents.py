@@ -236,6 +236,7 @@ NOT_BYTES = (
     ("kernels/matmul.py", "sides = ((128, 384)", "sides of the matrices a bench times"),
     ("simulator/cost/kernel_families.py", "_KERNEL_ROWS = ", "rows of matmuls at which libraries change kernels"),
     ("validate/execute/bench.py", "(384, 1024, 6, 2, 64, 6, 6144)", "a model's width"),
+    ("validate/kernel_cases.py", 'int(found["tokens"]) * (2**10', "tokens that a table writes as 4k"),
     ("validate/lengths.py", '"ShareGPT, max 1024"', "tokens, in the text of a data set's name"),
     ("validate/volumes.py", "low, high = 1024.0, 2.0**24", "tokens, the ends of a search"),
 )
