@@ -10,6 +10,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from shardwise.hardware_specs.catalogue import get_chip
 from shardwise.hardware_specs.kernel_rows import kernel_frame
-from shardwise.hardware_specs.measurement import read_measurements
+from shardwise.hardware_specs.measurement import Measurement, read_measurements, shipped_measurements
 from shardwise.simulator.cost.calibrated import calibration_of
 from shardwise.simulator.cost.kernel_fit import fit_kernels
 from shardwise.simulator.cost.price import Engine
@@ -36,10 +37,12 @@ SIZES = {
 }
 LIMITS = {1: 0.15, 2: 0.30}
 N_DECODE_STEPS = 8
+# One of the runs that are calibrated on: what it takes now, over what it took then, is the machine and not the model.
+ANCHOR = "d_model=640 batch=4 new=90 tp=1 layout=1"
 
 
-def calibrated(rows_at: Path) -> Engine:
-    """Time the executor's steps, as far as the file lacks them, and fit."""
+def calibrated(rows_at: Path) -> tuple[Engine, Sequence[Measurement]]:
+    """Time the executor's steps, as far as the file lacks them, and fit; the rows beside."""
     chip = get_chip(CHIP)
     bench.measure(rows_at, CHIP, lambda said: print(f"  {said}", flush=True))
     rows = read_measurements(rows_at.read_text("utf-8").splitlines(), str(rows_at))
@@ -48,7 +51,7 @@ def calibrated(rows_at: Path) -> Engine:
     kernels = fit_kernels(chip, found.frame, stack=bench.STACK, source=str(rows_at), command="", refused=refused)
     for family in kernels.families:
         print(f"  {family.variant:10s} {family.op:18s} {family.kv:10s} median error {family.median_error:.3f}")
-    return engine_over(chip, kernels, fit_executor(chip, kernels, rows).constants)
+    return engine_over(chip, kernels, fit_executor(chip, kernels, rows).constants), rows
 
 
 def one_matmul() -> float:
@@ -70,15 +73,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="executions of every model, one after the other")
     parser.add_argument("--rows", type=Path, help="file of measured rows to add to; a new one unless given")
-    parser.add_argument("--known", action="store_true", help="predict with the fit that is there, your own or shipped")
+    parser.add_argument("--known", action="store_true", help="predict with the fit that ships, or your own")
     options = parser.parse_args()
     torch.set_num_threads(1)
     chip = get_chip(CHIP)
     with tempfile.TemporaryDirectory(prefix="shardwise-") as folder:
         if options.known:
-            engine = calibration_of(chip, bench.STACK).engine
+            engine, rows = calibration_of(chip, bench.STACK).engine, shipped_measurements(CHIP, "executor.csv")
         else:
-            engine = calibrated(options.rows or Path(folder) / "rows.csv")
+            engine, rows = calibrated(options.rows or Path(folder) / "rows.csv")
     specs = {
         (name, tp): bench.small_run(
             bench.llama(name, *sizes), tp=tp, layout="ws-1d-allreduce", batch=batch, input_tokens=tokens,
@@ -88,9 +91,16 @@ def main() -> None:
     }  # fmt: skip
     cpu_s: dict[tuple[str, int, str], list[float]] = {}
     wall_s: dict[tuple[str, int, str], list[float]] = {}
+    anchor = next(run for run in bench.timed_runs() if run.words == ANCHOR)
+    then = {row.shape: row.p50 for row in rows if row.quantity == f"{bench.WHOLE} by {bench.STACK}"}
+    drifts: dict[str, list[float]] = {"prefill": [], "decode": []}
     matmuls = []
     for _ in range(options.rounds):
         matmuls.append(one_matmul())
+        (reports,) = run_ranks([anchor.spec], limit_s=600.0)
+        for phase, found in drifts.items():
+            now_s = statistics.median(sum(run) for run in zip(*bench.phase_s(reports, phase).values(), strict=True))
+            found.append(now_s / then[f"{ANCHOR} phase={phase}"])
         for (name, tp), spec in specs.items():
             (reports,) = run_ranks([spec], limit_s=600.0)
             for phase in ("prefill", "decode"):
@@ -99,7 +109,9 @@ def main() -> None:
                 wall = statistics.median(max(r.wall_s[i][phase] for r in reports) for i in range(spec.n_timed))
                 wall_s.setdefault((name, tp, phase), []).append(wall)
     print(f"milliseconds a pass, median of {options.rounds} rounds (least to most); load {os.getloadavg()[0]:.1f}")
-    print("model   tp  phase    predicted   measured, CPU time of a rank      error   wall time")
+    for phase, found in drifts.items():
+        print(f"a {phase} that was calibrated on takes x {statistics.median(found):.3f} of what it took then")
+    print("model   tp  phase    predicted   measured, CPU time of a rank      error   without that  wall time")
     errors: dict[int, list[float]] = {}
     for (name, tp, phase), values in cpu_s.items():
         predicted = priced_pass_s(specs[name, tp], phase, chip, engine)
@@ -107,7 +119,8 @@ def main() -> None:
         errors.setdefault(tp, []).append(abs(error))
         print(
             f"{name:7s} {tp:2d}  {phase:7s}  {predicted * 1e3:9.3f}  {spread(values):32s}  {error:+6.1%}"
-            f"{'' if abs(error) <= LIMITS[tp] else ' *'}  {spread(wall_s[name, tp, phase])}"
+            f"{'' if abs(error) <= LIMITS[tp] else ' *'}  "
+            f"{(1.0 + error) * statistics.median(drifts[phase]) - 1.0:+6.1%}  {spread(wall_s[name, tp, phase])}"
         )
     for tp, found in errors.items():
         within = sum(error <= LIMITS[tp] for error in found)
