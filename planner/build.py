@@ -9,7 +9,7 @@ import numpy as np
 from ..hardware_specs.cluster import Mesh
 from ..hardware_specs.prices import price_usd_per_h
 from ..models.sizes import batch_axes, padded_heads
-from ..simulator.cost.calibrated import Calibration, calibration_of
+from ..simulator.cost.calibrated import BORROWED_LOG, UNKNOWN_ENGINE_LOG, Calibration, calibration_of
 from ..simulator.cost.machine import Machine, make_machine
 from ..simulator.cost.memory import MEMORY_PARTS
 from ..simulator.cost.phases import PhasePrice, bind, microbatch_sequences, model_flop_utilization, price_phase
@@ -170,14 +170,17 @@ def _interval(
 ) -> tuple[float, float | None]:
     """The 90 % interval: the fit's own where it speaks for every step, or where kernels were measured.
 
-    Elsewhere it is never narrower than that, reaches down to the roofline and as far up; without a fit it has no end.
+    Elsewhere it is wider by what another chip and another engine may add, reaches down to the roofline and as far up; without
+    a fit it has no end.
     """
     if not latency_s:
         return 0.0, 0.0  # no token, no time
     if calibration.interval_log is None:
         return latency_s, None
-    spread = math.exp(calibration.interval_log)
-    if set(sources.values()) == {"fitted"} or calibration.is_whole:
+    own = set(sources.values()) == {"fitted"} or calibration.is_whole
+    unknown = () if own else (BORROWED_LOG, UNKNOWN_ENGINE_LOG)
+    spread = math.exp(math.hypot(calibration.interval_log, *unknown))
+    if own:
         return latency_s / spread, latency_s * spread
     roofline = calibration_of(choice.slice.chip, request.engine, bound=True).engine
     low = min(_price(request, choice, roofline).latency_s, latency_s / spread)

@@ -9,7 +9,7 @@ from ..hardware_specs.chip import Switch
 from ..hardware_specs.cluster import meshes, parse_pool
 from ..hardware_specs.errors import SpecError
 from ..hardware_specs.kernel_formats import KERNEL_DTYPES
-from ..simulator.cost.calibrated import calibration_of, kernels_of
+from ..simulator.cost.calibrated import BORROWED_LOG, calibration_of, kernels_of
 from ..simulator.cost.collectives import collective_time_s
 from ..simulator.cost.kernel_forms import Op, Shape, Widths, passes_of
 from ..simulator.cost.kernel_times import KernelFamily, KernelTimes, computing_format
@@ -49,8 +49,6 @@ _NEWEST_CHIP = "h200-sxm"
 # Half widths that are added, as independent errors, to that of a family's own rows; logarithms that nine of ten keep.
 # Matmuls of one shape by vLLM, TensorRT-LLM and SGLang on one chip: 0.06 to 0.12 in 16 bits, up to 0.3 in blocks of 8.
 _OTHER_SOFTWARE_LOG = 0.3
-# Matmuls of the H100 by the A100's corrections and the other way round: 0.30 and 0.32.
-_BORROWED_LOG = 0.35
 # The same stack or library in another version than was measured.
 _OTHER_VERSION_LOG = 0.2
 # A chip that is neither measured nor of a measured generation.
@@ -228,7 +226,7 @@ def _kernels_of(hardware: str, stack: str) -> tuple[KernelTimes, float]:
     chip = get_chip(hardware)
     found = kernels_of(chip, stack)
     if found is not None:
-        return found, 0.0 if found.is_own else _BORROWED_LOG
+        return found, 0.0 if found.is_own else BORROWED_LOG
     newest = kernels_of(get_chip(_NEWEST_CHIP), stack)
     assert newest is not None, "the fits that ship have no kernels of the newest chip"
     return KernelTimes(chip, newest.fit), _STRANGER_LOG

@@ -40,7 +40,7 @@ _MOST_OF_A_LONG_RUN = 16384
 _COUNTED = (0.4, 0.9)
 # Load generators in a closed loop draw each length between a part of the nominal one and all of it (InferenceX from 0.8 on) or
 # send requests that are all alike, which then bunch; a table does not say which, so something between is taken.
-_SHORTEST_RATIO = 0.9
+_SHORTEST_RATIO = 0.95
 # Half of a 90 % interval of a normal variable, in standard deviations.
 _Z_90 = 1.645
 _STATISTICS: tuple[Statistic, ...] = ("p50", "p90", "p99")

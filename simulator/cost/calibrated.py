@@ -253,16 +253,16 @@ STACKS = ("vllm", "trtllm", "sglang")
 _EXECUTED = ("shardwise", "torch")
 # Logarithm of what a chip's kernels take over what another chip's corrections say of them: nine of ten lie within (matmuls and
 # attention of the H100 and the A100 predicted by each other's fits).
-_BORROWED_LOG = 0.35
+BORROWED_LOG = 0.35
 # An engine of which no run was measured is taken to be like this one, and to differ from it by no more than this.
 _TYPICAL_ENGINE = "vllm"
-_UNKNOWN_ENGINE_LOG = 0.5
+UNKNOWN_ENGINE_LOG = 0.5
 
 
 def _interval_log(fit: Fit | None, *, is_own: bool) -> float:
     """Half width of the interval: errors of the engine's fit and of borrowed kernels, independent of each other."""
-    own = _UNKNOWN_ENGINE_LOG if fit is None else fit.interval_log
-    return own if is_own else math.hypot(own, _BORROWED_LOG)
+    own = UNKNOWN_ENGINE_LOG if fit is None else fit.interval_log
+    return own if is_own else math.hypot(own, BORROWED_LOG)
 
 
 @cache

@@ -85,7 +85,7 @@ def test_replicas_share_the_load_and_nothing_else():
     one = outcome("output_throughput", concurrency="8")
     two = outcome("output_throughput", concurrency="16", n_chips="16", dp="2")
     # each replica draws other lengths, 160 of them
-    assert two.expected.output_tokens_per_s == pytest.approx(2 * one.expected.output_tokens_per_s, rel=0.05)
+    assert two.expected.output_tokens_per_s == pytest.approx(2 * one.expected.output_tokens_per_s, rel=0.1)
     assert two.expected.ttft_s == pytest.approx(one.expected.ttft_s, rel=0.2)
     assert (two.n_chips, two.n_nodes) == (16, 2)
 

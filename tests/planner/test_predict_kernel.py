@@ -47,7 +47,7 @@ def test_a_matmul_takes_no_less_than_the_peak_allows_and_its_interval_is_the_fam
         {"framework_version": "0.9"},
         {"framework": "torch"},
         {"hardware": "H100-PCIe"},
-        {"hardware": "B200-SXM"},
+        {"hardware": "MI300X"},
         {"model": "GEMM m=4096 n=8388608 k=8192"},
         {"model": "FP8 GEMM Grouped GEMMs for MoE models (masked layout): #groups,M/group,N,K=2x4096x8192x8192"},
     ],
