@@ -85,10 +85,18 @@ def format_bytes(n_bytes: float) -> str:
 def format_seconds(seconds: float) -> str:
     """Seconds in the prefix that reads best.
 
-    >>> format_seconds(0.0284), format_seconds(83.6), format_seconds(2.5e-6)
-    ('28.4 ms', '83.6 s', '2.5 us')
+    >>> format_seconds(0.0284), format_seconds(83.6), format_seconds(2.5e-6), format_seconds(0.9999), format_seconds(1234.0)
+    ('28.4 ms', '83.6 s', '2.5 us', '1 s', '1234 s')
     """
     for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
-        if seconds >= factor:
-            return f"{seconds / factor:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
+        if seconds >= factor * _ROUNDS_UP:
+            return f"{_three_digits(seconds / factor)} {unit}"
+    return f"{_three_digits(seconds / 1e-9)} ns"
+
+
+# From here on three digits round up to 1.
+_ROUNDS_UP = 0.9995
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
