@@ -24,12 +24,12 @@ _RIDGE_ROWS = 0.01
 _ROUGHNESS_ROWS = 0.1
 # The pull of a pair of shapes whose larger one is predicted to be the quicker.
 _SHRINKING_ROWS = 100.0
-_REWEIGHTINGS = 4
+_REWEIGHTINGS = 8
 _PUSHES = 8
-_LEAST_RESIDUAL = 0.01
+_LEAST_RESIDUAL = 0.02
 # A knot nearer to the end of what was measured than this share of the way to the next knot gives way to it.
 _NEAR = 0.3
-_MOST_ITERATIONS = 3000
+_MOST_ITERATIONS = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,5 +110,5 @@ def _solved(normal: Any, right: Vector, start: Vector) -> Vector:
 
     matrix = csr_matrix(normal)
     scale = diags(1.0 / matrix.diagonal())
-    values, _ = cg(matrix, right, x0=start, rtol=1e-6, maxiter=_MOST_ITERATIONS, M=scale)
+    values, _ = cg(matrix, right, x0=start, rtol=1e-5, maxiter=_MOST_ITERATIONS, M=scale)
     return np.asarray(values, float)
