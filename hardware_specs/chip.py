@@ -126,7 +126,9 @@ def capped_chip(chip: Chip, power_w: float) -> Chip:
     if chip.tdp_w is None:
         raise SpecError(f"{chip.name} has no rated power, so a cap of {power_w:g} W says nothing of its clock")
     share = min(power_w / chip.tdp_w.value, 1.0) ** (1.0 / 3.0)
-    slowed = {name: rate.model_copy(update={"value": rate.value * share}) for name, rate in chip.dense_flop_per_s.items()}
+    slowed = {
+        name: rate.model_copy(update={"value": rate.value * share}) for name, rate in chip.dense_flop_per_s.items()
+    }
     return chip.model_copy(update={"dense_flop_per_s": slowed})
 
 

@@ -62,8 +62,7 @@ class _Parts:
 
     def pass_s(self, constants: Constants) -> Vector:
         """Seconds of a pass under an engine's constants; what `price_pass` adds up to."""
-        launched_s = constants.kernel_launch_s * self.n_untimed
-        launched_s = launched_s + constants.launch_share * self.launches_s
+        launched_s = constants.kernel_launch_s * self.n_untimed + constants.launch_share * self.launches_s
         kernels_s = (
             launched_s
             + self.fixed_s

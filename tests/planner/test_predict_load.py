@@ -25,7 +25,9 @@ def _read(metric, unit="ms", **changes):
 def test_one_user_waits_for_nobody():
     alone = _read("ttft", batch="1")
     # lengths are drawn from 0.95 to 1.0 of the nominal ones
-    assert 0.9 * alone < _read("ttft_mean", concurrency="1") < 1.01 * alone  # whole waves cost the same for a few tokens less
+    assert (
+        0.9 * alone < _read("ttft_mean", concurrency="1") < 1.01 * alone
+    )  # whole waves cost the same for a few tokens less
     assert _read("tpot", concurrency="1") == pytest.approx(_read("tpot", batch="1"), rel=0.01)
 
 
