@@ -100,10 +100,13 @@ def load_fits() -> dict[str, Fit]:
 
 
 def default_engine(chip: Chip) -> str:
-    """The engine a chip is priced with unless another is asked for: on a torus the paper's, else vLLM of today."""
+    """The engine a chip is priced with unless another is asked for: on a torus the paper's, else vLLM of today.
+
+    On AMD's chips it is the vLLM that batches of every size were measured of.
+    """
     if isinstance(chip.scale_up, Torus):
         return "jax-pope2022"
-    return {"amd": "vllm-rocm", HOST: "shardwise"}.get(chip.vendor.lower(), "vllm")
+    return {"amd": "vllm-rocm-v0", HOST: "shardwise"}.get(chip.vendor.lower(), "vllm")
 
 
 def read_fit(text: str, origin: str) -> Fit:
