@@ -92,7 +92,8 @@ def step_work(step: Step, sizes: Sizes, formats: Formats) -> Work:
         case Pointwise():
             touched = (*step.reads, *step.writes)
             return Work(
-                activation_bytes=tensor_bytes(touched, sizes, formats), n_rows=_n_rows((*step.writes, *step.reads)[0], sizes)
+                activation_bytes=tensor_bytes(touched, sizes, formats),
+                n_rows=_n_rows((*step.writes, *step.reads)[0], sizes),
             )
         case Append():
             return Work(kv_bytes=tensor_bytes((step.new,), sizes, formats), n_rows=_n_rows(step.new, sizes))

@@ -16,7 +16,11 @@ _FREE: dict[str, tuple[str, ...]] = {
     "vllm": (*_GRAPH, *_KERNELS),
     "vllm-v0": (*_HOST, *_KERNELS),
     "vllm-eager": (*_HOST, *_KERNELS),
-    "vllm-rocm": ("sequence_s", "matmul_slowdown", "attention_slowdown"),  # full queues alone: they say nothing of a pass
+    "vllm-rocm": (
+        "sequence_s",
+        "matmul_slowdown",
+        "attention_slowdown",
+    ),  # full queues alone: they say nothing of a pass
     "vllm-rocm-v0": (*_HOST, *_KERNELS),
     "sglang": (*_GRAPH, *_KERNELS),
     "trtllm": (*_GRAPH, *_KERNELS),
