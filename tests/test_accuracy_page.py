@@ -17,6 +17,7 @@ COLUMNS = ("n_chips", "tp", "pp", "dp", "ep", "input_len", "output_len", "batch"
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     """The script that makes the page; it is no module of the package."""
+    sys.path.insert(0, str(DOCS))  # as running the script does: it has a neighbour
     spec = importlib.util.spec_from_file_location("refresh_accuracy", DOCS / "refresh_accuracy.py")
     assert spec is not None
     assert spec.loader is not None
