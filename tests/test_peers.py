@@ -11,8 +11,8 @@ from shardwise.models.program import Attention
 from shardwise.planner.api import answer
 from shardwise.planner.request import make_request
 from shardwise.planner.result import PhasePlan, PlanResult, StepShare
-from shardwise.simulator.cost.calibrated import load_fits
 from shardwise.simulator.cost.constants import BOUND
+from shardwise.simulator.cost.kernel_times import shipped_kernel_fit
 from shardwise.simulator.cost.phases import PhaseSetting, bind, price_phase
 from shardwise.simulator.cost.price import Engine, price_pass
 from shardwise.simulator.types import Workload
@@ -121,11 +121,10 @@ def test_llama_3_8b_can_be_said() -> None:
 
 
 def test_what_is_extrapolated_is_marked_and_has_no_narrow_interval() -> None:
-    fitted, borrowed = (_estimate("llama-2-70b", f"{chip}:8", batch=8).best for chip in ("a100-80gb-sxm", "h100-sxm"))
+    fitted, borrowed = (_estimate("llama-2-70b", f"{chip}:8", batch=8).best for chip in ("a100-80gb-sxm", "h20"))
     assert {step.source for step in borrowed.decode.breakdown} == {"extrapolated"}
-    assert "h100-sxm" not in load_fits()
-    assert "a100-80gb-sxm" in load_fits()
-    # the A100's fit is of FasterTransformer, which it is priced with
+    assert shipped_kernel_fit("h20", "vllm") is None
+    assert shipped_kernel_fit("a100-80gb-sxm", "vllm") is not None
     assert "extrapolated" not in {step.source for step in fitted.decode.breakdown}
     widths = [
         p.latency_high_s / p.latency_low_s for p in (fitted.decode, borrowed.decode) if p.latency_high_s is not None
