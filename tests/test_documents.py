@@ -73,7 +73,7 @@ def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path, monkeypat
     assert len(lines) >= 6
     for line in lines:
         command, _, target = line.partition(" > ")
-        result = CliRunner().invoke(app, shlex.split(command)[1:])
+        result = CliRunner().invoke(app, shlex.split(command, comments=True)[1:])
         assert result.exit_code == 0, f"{line}: {result.output}"
         if target:
             (tmp_path / target).write_text(result.stdout, "utf-8")
