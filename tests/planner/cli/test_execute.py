@@ -11,14 +11,19 @@ from shardwise.planner.cli import app
 _RUN = CliRunner()
 
 
-@pytest.fixture(scope="module")
-def plan(tmp_path_factory) -> Path:
-    text = "--on h100-sxm:4 --tp 4 --input 64 --output 8 --batch 4 --json"
-    made = _RUN.invoke(app, ["estimate", "llama-3.1-8b", *text.split()])
+def _written(folder: Path, command: str) -> Path:
+    """The file of plans that a command prints."""
+    made = _RUN.invoke(app, [*command.split(), "--json"])
     assert made.exit_code == 0, made.output
-    file = tmp_path_factory.mktemp("plan") / "plan.json"
+    file = folder / "plan.json"
     file.write_text(made.stdout)
     return file
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> Path:
+    command = "estimate llama-3.1-8b --on h100-sxm:4 --tp 4 --input 64 --output 8 --batch 4"
+    return _written(tmp_path_factory.mktemp("plan"), command)
 
 
 def test_a_plan_is_run_small_and_found_true(plan) -> None:
@@ -59,25 +64,8 @@ def test_one_chips_share_is_measured_and_its_collectives_are_priced(plan) -> Non
 
 
 def test_a_share_of_stages_goes_through_them_one_after_the_other(tmp_path) -> None:
-    arguments = [
-        "--on",
-        "h100-sxm:8",
-        "--tp",
-        "4",
-        "--pp",
-        "2",
-        "--input",
-        "64",
-        "--output",
-        "8",
-        "--batch",
-        "4",
-        "--json",
-    ]
-    made = _RUN.invoke(app, ["estimate", "llama-3.1-8b", *arguments])
-    assert made.exit_code == 0, made.output
-    (tmp_path / "plan.json").write_text(made.stdout)
-    made = _RUN.invoke(app, f"execute {tmp_path}/plan.json --share --scale-model 64 --timed 1".split())
+    plan = _written(tmp_path, "estimate llama-3.1-8b --on h100-sxm:8 --tp 4 --pp 2 --input 64 --output 8 --batch 4")
+    made = _RUN.invoke(app, f"execute {plan} --share --scale-model 64 --timed 1".split())
     assert made.exit_code == 0, made.output
     assert "handover/send" in made.stdout
     assert "what crosses chips is as priced on h100-sxm" in made.stdout
@@ -86,25 +74,10 @@ def test_a_share_of_stages_goes_through_them_one_after_the_other(tmp_path) -> No
 
 
 def test_prompts_in_several_batches_are_decoded_together(tmp_path) -> None:
-    arguments = [
-        "--on",
-        "h100-sxm:2",
-        "--input",
-        "64",
-        "--output",
-        "4",
-        "--prefill-batch",
-        "2",
-        "--decode-batch",
-        "8",
-        "--top",
-        "1",
-        "--json",
-    ]
-    made = _RUN.invoke(app, ["plan", "llama-3.1-8b", *arguments])
-    assert made.exit_code == 0, made.output
-    (tmp_path / "plan.json").write_text(made.stdout)
-    made = _RUN.invoke(app, f"execute {tmp_path}/plan.json --scale-model 64 --timed 0 --json".split())
+    plan = _written(
+        tmp_path, "plan llama-3.1-8b --on h100-sxm:2 --input 64 --output 4 --prefill-batch 2 --decode-batch 8 --top 1"
+    )
+    made = _RUN.invoke(app, f"execute {plan} --scale-model 64 --timed 0 --json".split())
     assert made.exit_code == 0, made.output
     found = json.loads(made.stdout)
     assert found["tokens_equal"]
@@ -114,27 +87,11 @@ def test_prompts_in_several_batches_are_decoded_together(tmp_path) -> None:
 
 
 def test_a_plans_one_byte_weights_are_run_as_such(tmp_path) -> None:
-    arguments = [
-        "--on",
-        "h100-sxm:2",
-        "--tp",
-        "2",
-        "--input",
-        "64",
-        "--output",
-        "4",
-        "--batch",
-        "4",
-        "--weights",
-        "int8",
-        "--kv-dtype",
-        "fp8",
-        "--json",
-    ]
-    made = _RUN.invoke(app, ["estimate", "llama-3.1-8b", *arguments])
-    assert made.exit_code == 0, made.output
-    (tmp_path / "plan.json").write_text(made.stdout)
-    made = _RUN.invoke(app, f"execute {tmp_path}/plan.json --scale-model 64 --timed 0".split())
+    plan = _written(
+        tmp_path,
+        "estimate llama-3.1-8b --on h100-sxm:2 --tp 2 --input 64 --output 4 --batch 4 --weights int8 --kv-dtype fp8",
+    )
+    made = _RUN.invoke(app, f"execute {plan} --scale-model 64 --timed 0".split())
     assert made.exit_code == 0, made.output
     assert "fp32, weights int8, cache fp8" in made.stdout
     assert "weights: int8 in the plan" not in made.stdout
