@@ -81,6 +81,19 @@ def log2(x: Array) -> Array:
     return np.log2(np.maximum(x, 1.0))
 
 
+def _on_one_chip(
+    compute_s: Array, moved_bytes: Array, constants: Constants, rates: ChipRates, features: Mapping[str, Array]
+) -> KernelTime:
+    """A kernel that sends nothing: compute and traffic, each at the share of the chip's rate that is reached."""
+    return KernelTime(
+        compute_s=compute_s / constants["compute_efficiency"],
+        memory_s=moved_bytes / (rates.bytes_per_s * constants["memory_efficiency"]),
+        comm_s=0.0,
+        fixed_s=constants["launch_s"],
+        features=features,
+    )
+
+
 def matmul_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
     """`out[m, n] = x[m, k] @ w[k, n]`: whole tiles in whole waves over the multiprocessors, the sum split where that is quicker.
 
@@ -96,20 +109,15 @@ def matmul_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Wi
             ways.append(waves * tile_s / parts + (constants["split_s"] if parts > 1 else 0.0))
     waves = ceil_div(m, _TILE) * ceil_div(n, _TILE) / rates.n_units
     moved = widths.x * m * k + widths.w * k * n + widths.out * m * n
-    return KernelTime(
-        compute_s=reduce(np.minimum, ways) / constants["compute_efficiency"],
-        memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
-        comm_s=0.0,
-        fixed_s=constants["launch_s"],
-        features={
-            "rows": log2(m),
-            "columns": log2(n),
-            "inner": log2(k),
-            "waves": np.log2(waves),
-            "tail": waves / np.ceil(waves),
-            "padding": np.log2(ceil_div(m, _PADDED_ROWS) * _PADDED_ROWS / np.maximum(m, _PADDED_ROWS)),
-        },
-    )
+    features = {
+        "rows": log2(m),
+        "columns": log2(n),
+        "inner": log2(k),
+        "waves": np.log2(waves),
+        "tail": waves / np.ceil(waves),
+        "padding": np.log2(ceil_div(m, _PADDED_ROWS) * _PADDED_ROWS / np.maximum(m, _PADDED_ROWS)),
+    }
+    return _on_one_chip(reduce(np.minimum, ways), moved, constants, rates, features)
 
 
 def _attention_bytes(shape: Shape, queries: Array, keys: Array, widths: Widths) -> Array:
@@ -154,19 +162,14 @@ def prefill_attention_form(shape: Shape, constants: Constants, rates: ChipRates,
     block_s = attention_flop(_QUERY_TILE * seen, shape["d_head"]) / (rates.flop_per_s / rates.n_units)
     compute = np.maximum(blocks / rates.n_units, 1.0) * block_s
     moved = _attention_bytes(shape, new, new + past, widths)
-    return KernelTime(
-        compute_s=compute / constants["compute_efficiency"],
-        memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
-        comm_s=0.0,
-        fixed_s=constants["launch_s"],
-        features={
-            **_attention_features(shape),
-            "heads": log2(shape["batch"] * shape["heads"]),
-            "queries": log2(new),
-            "kv_heads": log2(shape["kv_heads"]),
-            "masked": log2((new + past) / _reach(shape, new + past)),
-        },
-    )
+    features = {
+        **_attention_features(shape),
+        "heads": log2(shape["batch"] * shape["heads"]),
+        "queries": log2(new),
+        "kv_heads": log2(shape["kv_heads"]),
+        "masked": log2((new + past) / _reach(shape, new + past)),
+    }
+    return _on_one_chip(compute, moved, constants, rates, features)
 
 
 def decode_attention_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
@@ -175,19 +178,14 @@ def decode_attention_form(shape: Shape, constants: Constants, rates: ChipRates, 
     pairs = shape["batch"] * shape["heads"] * keys
     compute = attention_flop(pairs, shape["d_head"]) / rates.flop_per_s
     moved = _attention_bytes(shape, 1.0, keys, widths)
-    return KernelTime(
-        compute_s=compute / constants["compute_efficiency"],
-        memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
-        comm_s=0.0,
-        fixed_s=constants["launch_s"],
-        features={
-            **_attention_features(shape),
-            "heads": log2(shape["batch"] * shape["kv_heads"]),
-            "keys": log2(keys),
-            "bytes": log2(moved),
-            "masked": log2(shape["context"] / keys),
-        },
-    )
+    features = {
+        **_attention_features(shape),
+        "heads": log2(shape["batch"] * shape["kv_heads"]),
+        "keys": log2(keys),
+        "bytes": log2(moved),
+        "masked": log2(shape["context"] / keys),
+    }
+    return _on_one_chip(compute, moved, constants, rates, features)
 
 
 def passes_of(kind: str) -> float:
@@ -225,24 +223,19 @@ def moe_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Width
     weights = (2.0 + shape["gated"]) * shape["d_model"] * d_ff
     padded = rows + touched * constants["row_tile"]
     moved = touched * weights * widths.w + rows * shape["d_model"] * (widths.x + widths.out)
-    return KernelTime(
-        compute_s=matmul_flop(padded, weights) / (rates.flop_per_s * constants["compute_efficiency"]),
-        memory_s=moved / (rates.bytes_per_s * constants["memory_efficiency"]),
-        comm_s=0.0,
-        fixed_s=constants["launch_s"],
-        features={
-            "tokens": log2(shape["tokens"]),
-            "rows": np.log2(rows / experts),
-            "experts": log2(experts),
-            "d_ff": log2(d_ff),
-            "d_model": log2(shape["d_model"]),
-            "top_k": log2(shape["top_k"]),
-            "ep": log2(shape["ep"]),
-            "alignment": np.log2(np.gcd(np.asarray(d_ff, np.int64), _ALIGNED)),
-            "gated": shape["gated"],
-            "skew": shape["skew"],
-        },
-    )
+    features = {
+        "tokens": log2(shape["tokens"]),
+        "rows": np.log2(rows / experts),
+        "experts": log2(experts),
+        "d_ff": log2(d_ff),
+        "d_model": log2(shape["d_model"]),
+        "top_k": log2(shape["top_k"]),
+        "ep": log2(shape["ep"]),
+        "alignment": np.log2(np.gcd(np.asarray(d_ff, np.int64), _ALIGNED)),
+        "gated": shape["gated"],
+        "skew": shape["skew"],
+    }
+    return _on_one_chip(matmul_flop(padded, weights) / rates.flop_per_s, moved, constants, rates, features)
 
 
 def pointwise_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
