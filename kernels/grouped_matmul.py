@@ -15,7 +15,7 @@ from ..models.ops import grouped_matmul_work
 from .bench_case import BenchCase, Device, Runs
 from .elementwise import apply_activation
 from .launch import cdiv, device_target, need_floats
-from .matmul import ACTIVATIONS, matmul_reference
+from .matmul import check_activation, matmul_reference
 from .variant import TARGETS, Config, Variant, configs
 
 
@@ -106,8 +106,7 @@ def _fitting(x: torch.Tensor, n_rows: int, n_experts: int) -> Config:
 
 
 def _check(x: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor, activation: str | None, *, gated: bool) -> None:
-    if activation not in ACTIVATIONS:
-        raise SpecError(f"no activation {activation!r}; known: {', '.join(map(str, ACTIVATIONS))}")
+    check_activation(activation)
     want = 4 if gated else 3
     if x.dim() != 2 or w.dim() != want or w.shape[-2] != x.shape[1] or (gated and w.shape[1] != 2):
         raise SpecError(

@@ -18,7 +18,7 @@ from .elementwise import apply_activation
 from .launch import cdiv, device_target, need_floats, next_power_of_2
 from .variant import TARGETS, Config, Target, Variant, configs
 
-ACTIVATIONS = (None, "gelu", "relu", "silu")
+_ACTIVATIONS = (None, "gelu", "relu", "silu")
 _TORCH_ACTIVATIONS = {"gelu": lambda x: gelu(x, approximate="tanh"), "relu": relu, "silu": silu}
 
 
@@ -121,6 +121,17 @@ def _fitting(x: torch.Tensor, m: int, activation: str | None, *, gated: bool) ->
     return next((c for c in known if c.blocks["BLOCK_M"] <= max(next_power_of_2(m), 16)), known[-1])
 
 
+def check_activation(activation: str | None) -> None:
+    """Nothing, if the kernels know the activation.
+
+    Raises
+    ------
+    SpecError : another
+    """
+    if activation not in _ACTIVATIONS:
+        raise SpecError(f"no activation {activation!r}; known: {', '.join(map(str, _ACTIVATIONS))}")
+
+
 def _check(
     x: torch.Tensor,
     w: torch.Tensor,
@@ -130,8 +141,7 @@ def _check(
     *,
     gated: bool,
 ) -> None:
-    if activation not in ACTIVATIONS:
-        raise SpecError(f"no activation {activation!r}; known: {', '.join(map(str, ACTIVATIONS))}")
+    check_activation(activation)
     want = 3 if gated else 2
     if x.dim() != 2 or w.dim() != want or w.shape[-2] != x.shape[1] or (gated and w.shape[0] != 2):
         raise SpecError(
