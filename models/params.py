@@ -3,28 +3,86 @@
 The sizes of the matrices as they lie on chips come from their forms; this is the one place for the total.
 """
 
+from .blocks import RECURRENT, Block
 from .description import Model
+from .feed_forward import DenseFfn, ExpertsFfn
+from .mixers.attention import AttentionMixer
+from .mixers.latent import LatentMixer
 
 
-def attention_params(model: Model) -> int:
-    r"""Attention projections of one layer, with their biases.
+def mixer_params(model: Model, block: Block) -> int:
+    """The mixer of one block, with its own norms and biases; 0 without."""
+    mixer = block.mixer
+    if mixer is None:
+        return 0
+    if isinstance(mixer, AttentionMixer):
+        return attention_params(model, mixer)
+    if isinstance(mixer, LatentMixer):
+        return latent_params(model.d_model, mixer)
+    assert isinstance(mixer, RECURRENT)
+    shape = mixer.recurrence(model.d_model)
+    return shape.matrix_params(model.d_model) + shape.n_vector_params
 
-    .. math:: 2 d_{model} (n_{heads} + n_{kv}) d_{head} + b_{qkv} (n_{heads} + 2 n_{kv}) d_{head} + b_{out} d_{model}
+
+def attention_params(model: Model, mixer: AttentionMixer) -> int:
+    r"""Attention projections of one layer, with their biases, the norms of q and k, and sinks.
+
+    .. math:: d_{model} (2 n_{heads} + 2 n_{kv}) d_{head} + b_{qkv} (n_{heads} + 2 n_{kv}) d_{head} + b_{out} d_{model}
     """
-    query_width = model.n_heads * model.d_head
-    key_value_width = 2 * model.n_kv_heads * model.d_head
-    matrices = model.d_model * (2 * query_width + key_value_width)
+    query_width = mixer.n_heads * mixer.d_head * (2 if mixer.output_gate else 1)
+    key_value_width = 2 * mixer.n_kv_heads * mixer.d_head * mixer.own_kv
+    out_width = mixer.n_heads * mixer.d_head
+    matrices = model.d_model * (query_width + key_value_width + out_width)
     biases = model.biases.qkv * (query_width + key_value_width) + model.biases.attention_out * model.d_model
-    return matrices + biases
+    norms = mixer.qk_norm * (1 + mixer.own_kv) * mixer.d_head
+    return matrices + biases + norms + mixer.sinks * mixer.n_heads
 
 
-def ffn_params(model: Model) -> int:
-    r"""Feed-forward part of one layer, with its biases; `n_in` is 2 if gated, else 1.
+def latent_params(d_model: int, mixer: LatentMixer) -> int:
+    r"""Latent attention of one layer with the norms on its latents, and its indexer.
+
+    .. math:: d_{model} (r_q + r_{kv} + d_{rope}) + r_q n (d_{nope} + d_{rope}) + r_{kv} n (d_{nope} + d_v) + n d_v d_{model}
+
+    References
+    ----------
+    [DeepSeek2024] section 2.1.
+    """
+    d_query = mixer.n_heads * (mixer.d_nope + mixer.d_rope)
+    queries = d_model * d_query if mixer.q_rank is None else mixer.q_rank * (d_model + 1 + d_query)
+    latent = d_model * (mixer.kv_rank + mixer.d_rope) + mixer.kv_rank
+    expanded = mixer.kv_rank * mixer.n_heads * (mixer.d_nope + mixer.d_value)
+    index = 0
+    if mixer.indexer is not None:
+        heads, width = mixer.indexer.n_heads, mixer.indexer.d_head
+        index = (mixer.q_rank or d_model) * heads * width + d_model * (width + heads) + 2 * width
+    return queries + latent + expanded + mixer.n_heads * mixer.d_value * d_model + index
+
+
+def _dense_params(model: Model, d_ff: int, *, gated: bool, biased: bool) -> int:
+    r"""A dense feed-forward part with its biases; `n_in` is 2 if gated, else 1.
 
     .. math:: (n_{in} + 1) d_{model} d_{ff} + b_{ffn} (n_{in} d_{ff} + d_{model})
     """
-    n_in = 2 if model.gated else 1
-    return (n_in + 1) * model.d_model * model.d_ff + model.biases.ffn * (n_in * model.d_ff + model.d_model)
+    n_in = 2 if gated else 1
+    return (n_in + 1) * model.d_model * d_ff + biased * (n_in * d_ff + model.d_model)
+
+
+def ffn_params(model: Model, block: Block) -> int:
+    """The feed-forward part of one block: all experts, the router, what is shared; 0 without."""
+    ffn = block.ffn
+    if ffn is None:
+        return 0
+    if isinstance(ffn, DenseFfn):
+        mixing = ffn.receptance * (model.d_model**2 + 2 * model.d_model)
+        return _dense_params(model, ffn.d_ff, gated=ffn.gated, biased=model.biases.ffn) + mixing
+    router = ffn.n_experts * (model.d_model + ffn.router_bias)
+    shared = _dense_params(model, ffn.d_ff_shared, gated=ffn.gated, biased=False) + ffn.shared_gate * model.d_model
+    return ffn.n_experts * expert_params(model, ffn) + router + shared
+
+
+def expert_params(model: Model, ffn: ExpertsFfn) -> int:
+    """One expert."""
+    return _dense_params(model, ffn.d_ff, gated=ffn.gated, biased=ffn.expert_bias)
 
 
 def _one_norm(model: Model) -> int:
@@ -32,12 +90,9 @@ def _one_norm(model: Model) -> int:
     return model.d_model * (2 if model.norm_bias else 1)
 
 
-def norm_params(model: Model) -> int:
-    r"""Norms of one layer: those that read d_model and the pair on query and key heads (scale only).
-
-    .. math:: n_{norms} (1 + b_{norm}) d_{model} + [qk\_norm] \, 2 d_{head}
-    """
-    return model.n_norms_per_block * _one_norm(model) + model.qk_norm * 2 * model.d_head
+def block_params(model: Model, block: Block) -> int:
+    """One block: mixer, feed-forward part, norms on d_model."""
+    return mixer_params(model, block) + ffn_params(model, block) + model.n_norms(block) * _one_norm(model)
 
 
 def embedding_params(model: Model) -> int:
@@ -50,10 +105,16 @@ def embedding_params(model: Model) -> int:
     return tables * model.d_model + model.biases.logits * model.vocab_size + norms
 
 
+def text_params(model: Model) -> int:
+    """Every parameter that text passes through, if it chose all experts."""
+    layers = sum(n * block_params(model, model.kinds[kind]) for kind, n in model.n_layers_of.items())
+    return layers + embedding_params(model)
+
+
 def n_params(model: Model) -> int:
     r"""Every parameter of the model.
 
-    .. math:: n_{layers} (attention + ffn + norms) + embedding
+    .. math:: \sum_{layers} (mixer + ffn + norms) + embedding + vision
 
     Examples
     --------
@@ -61,14 +122,41 @@ def n_params(model: Model) -> int:
     >>> n_params(get_model("llama-3.1-70b"))
     70553706496
     """
-    layer = attention_params(model) + ffn_params(model) + norm_params(model)
-    return model.n_layers * layer + embedding_params(model)
+    return text_params(model) + model.n_vision_params
 
 
-def kv_bytes_per_token(model: Model, bytes_per_element: float) -> float:
-    r"""Keys and values that one token leaves in the cache, over all layers of an unsharded model.
+def n_params_active(model: Model) -> int:
+    """Parameters that one token passes: all but the experts it is not sent to, and no vision tower."""
+    idle = 0
+    for kind, n in model.n_layers_of.items():
+        ffn = model.kinds[kind].ffn
+        if isinstance(ffn, ExpertsFfn):
+            idle += n * (ffn.n_experts - ffn.n_experts_per_token) * expert_params(model, ffn)
+    return text_params(model) - idle
 
-    .. math:: 2 n_{layers} n_{kv\_heads} d_{head} \cdot bytes
+
+def kv_elements_per_token(block: Block) -> int:
+    """Numbers that one token leaves in the cache of one block, as long as it is kept."""
+    mixer = block.mixer
+    if isinstance(mixer, AttentionMixer):
+        return 2 * mixer.n_kv_heads * mixer.d_head * mixer.own_kv
+    if isinstance(mixer, LatentMixer):
+        return mixer.kv_rank + mixer.d_rope + (mixer.indexer.d_head if mixer.indexer else 0)
+    return 0
+
+
+def kept_tokens(block: Block) -> int | None:
+    """Tokens whose keys a block keeps; None for all."""
+    mixer = block.mixer
+    return mixer.reach.kept if isinstance(mixer, AttentionMixer) and mixer.reach else None
+
+
+def kv_bytes_per_token(model: Model, bytes_per_element: float, *, past_tokens: float = 0.0) -> float:
+    r"""Bytes that one token more leaves in the cache, over all layers of an unsharded model.
+
+    Layers that keep a window alone take none once `past_tokens` fill it.
+
+    .. math:: \sum_{layers} 2 n_{kv\_heads} d_{head} \cdot bytes
 
     Examples
     --------
@@ -76,4 +164,26 @@ def kv_bytes_per_token(model: Model, bytes_per_element: float) -> float:
     >>> kv_bytes_per_token(get_model("palm-540b"), 2.0)
     120832.0
     """
-    return 2 * model.n_layers * model.n_kv_heads * model.d_head * bytes_per_element
+    elements = 0
+    for kind, n in model.n_layers_of.items():
+        block = model.kinds[kind]
+        kept = kept_tokens(block)
+        if kept is None or past_tokens < kept:
+            elements += n * kv_elements_per_token(block)
+    return elements * bytes_per_element
+
+
+def state_bytes_per_sequence(model: Model, *, state_bytes: float, conv_bytes: float) -> float:
+    """Recurrent states and convolution tails of one sequence, whatever its length.
+
+    Parameters
+    ----------
+    state_bytes, conv_bytes : of one number of either
+    """
+    total = 0.0
+    for kind, n in model.n_layers_of.items():
+        mixer = model.kinds[kind].mixer
+        if isinstance(mixer, RECURRENT):
+            shape = mixer.recurrence(model.d_model)
+            total += n * (shape.state_elements * state_bytes + shape.conv_elements * conv_bytes)
+    return total

@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from shardwise.hardware_specs.cluster import Mesh, meshes, parse_pool
 from shardwise.hardware_specs.dtypes import parse_dtype
-from shardwise.models.description import Model
+from shardwise.models.blocks import Block
+from shardwise.models.description import PLAIN, Model
 from shardwise.models.forms import AXES, Form
 from shardwise.models.layouts import ATTENTION_SHARDINGS, LAYOUTS
 from shardwise.models.sizes import TokenGroup
@@ -24,6 +25,11 @@ INT8 = Formats(weights=parse_dtype("int8"), activations=parse_dtype("bf16"), kv=
 layout_names = st.sampled_from(sorted(LAYOUTS))
 attentions = st.sampled_from(ATTENTION_SHARDINGS)
 batch_prefixes = st.sampled_from([AXES[:n] for n in range(len(AXES) + 1)])
+
+
+def plain_block(model: Model) -> Block:
+    """The one kind of block of a plain model."""
+    return model.kinds[PLAIN]
 
 
 def small_model(**changes: object) -> Model:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from shardwise.models.catalogue import get_model, load_models
 from shardwise.models.params import (
-    attention_params,
     embedding_params,
     ffn_params,
     kv_bytes_per_token,
+    mixer_params,
     n_params,
-    norm_params,
 )
+from shardwise.tests.strategies import plain_block
 
 EXACT = [
     # Model cards of BigScience.
@@ -108,9 +108,9 @@ def test_counts_are_close_to_what_the_files_call_published() -> None:
 def test_the_parts_of_one_layer_add_up_to_the_published_split_of_gpt_2() -> None:
     # GPT-2 small, a layer: c_attn 1769472 + 2304, c_proj 589824 + 768; FFN 2 * 2359296 + 3072 + 768; 4 * 768 for two norms.
     model = get_model("gpt2")
-    assert attention_params(model) == 1_769_472 + 2_304 + 589_824 + 768
-    assert ffn_params(model) == 2 * 2_359_296 + 3_072 + 768
-    assert norm_params(model) == 4 * 768
+    assert mixer_params(model, plain_block(model)) == 1_769_472 + 2_304 + 589_824 + 768
+    assert ffn_params(model, plain_block(model)) == 2 * 2_359_296 + 3_072 + 768
+    assert model.n_norms(plain_block(model)) * 2 * 768 == 4 * 768
     assert embedding_params(model) == 50_257 * 768 + 1_024 * 768 + 2 * 768
 
 
@@ -160,5 +160,7 @@ def test_cache_bytes_of_a_token(name: str, bytes_per_element: float, expected: f
 
 def test_multihead_and_multiquery_attention_of_palm_are_nearly_equal_in_size() -> None:
     # Pope et al. 2022, section 4.2: d_head is halved to keep the attention parameters; K and V are the 1 % left over.
-    multiquery, multihead = (attention_params(get_model(name)) for name in ("palm-540b", "palm-540b-multihead"))
+    multiquery, multihead = (
+        mixer_params(get_model(name), plain_block(get_model(name))) for name in ("palm-540b", "palm-540b-multihead")
+    )
     assert multihead == pytest.approx(multiquery, rel=0.025)

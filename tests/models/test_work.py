@@ -9,12 +9,22 @@ from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.models.forms import AXES, Form, parse_form
 from shardwise.models.lower import lower
 from shardwise.models.ops import visible_share
-from shardwise.models.params import attention_params, ffn_params
+from shardwise.models.params import ffn_params, mixer_params
 from shardwise.models.program import Attention, Collective, Matmul, SendRecv, ShardedProgram, Tensor
 from shardwise.models.reshard import reshard
 from shardwise.models.sizes import Sizes, TokenGroup
 from shardwise.models.work import Formats, step_work, tiled_weights
-from shardwise.tests.strategies import BF16, INT8, attentions, form_pairs, layout_names, mesh_sizes, models, small_model
+from shardwise.tests.strategies import (
+    BF16,
+    INT8,
+    attentions,
+    form_pairs,
+    layout_names,
+    mesh_sizes,
+    models,
+    plain_block,
+    small_model,
+)
 
 _MESH = {"x": 4.0, "y": 2.0, "z": 2.0}
 _GROUP = TokenGroup(n_sequences=32.0, new_tokens=4.0, past_tokens=12.0)
@@ -42,7 +52,14 @@ def test_matmuls_of_all_chips_are_two_flop_a_parameter_and_token(
     group = TokenGroup(n_sequences=64.0 * batch, new_tokens=float(new_tokens), past_tokens=0.0)
     program = lower(model, layout, attention)
     flop = _matmul_flop(program, Sizes(program, mesh, [group]))
-    assert flop == 2 * (attention_params(model) + ffn_params(model)) * 64 * batch * new_tokens
+    assert (
+        flop
+        == 2
+        * (mixer_params(model, plain_block(model)) + ffn_params(model, plain_block(model)))
+        * 64
+        * batch
+        * new_tokens
+    )
 
 
 def test_k_and_v_of_one_head_are_computed_by_every_chip_along_the_hidden_axes() -> None:
@@ -50,7 +67,9 @@ def test_k_and_v_of_one_head_are_computed_by_every_chip_along_the_hidden_axes() 
     program = lower(model, "ws-2d", "heads")
     sizes = Sizes(program, _MESH, [_GROUP])
     tokens, kv = 32 * 4, 2 * model.d_model * model.d_head
-    assert _matmul_flop(program, sizes) == 2 * tokens * (attention_params(model) + ffn_params(model) + kv * (2 * 2 - 1))
+    assert _matmul_flop(program, sizes) == 2 * tokens * (
+        mixer_params(model, plain_block(model)) + ffn_params(model, plain_block(model)) + kv * (2 * 2 - 1)
+    )
 
 
 @pytest.mark.parametrize(("new", "past"), [(1, 0), (1, 2047), (4, 0), (7, 5), (64, 192)])

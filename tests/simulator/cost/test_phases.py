@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shardwise.models.catalogue import get_model
 from shardwise.models.layouts import AttentionSharding
-from shardwise.models.params import attention_params, ffn_params
+from shardwise.models.params import ffn_params, mixer_params
 from shardwise.models.sizes import Sizes, TokenGroup
 from shardwise.simulator.cost.constants import BOUND
 from shardwise.simulator.cost.machine import Machine
@@ -22,7 +22,7 @@ from shardwise.simulator.cost.phases import (
 )
 from shardwise.simulator.cost.price import Engine, pass_time_s, price_pass
 from shardwise.simulator.types import PhaseName, Workload
-from shardwise.tests.strategies import BF16, machine_of, small_model
+from shardwise.tests.strategies import BF16, machine_of, plain_block, small_model
 
 _BOUND = Engine(constants=BOUND)
 
@@ -108,7 +108,9 @@ def test_flop_of_all_chips_are_two_a_parameter_and_token_beside_attention_and_th
         workload=Workload(input_tokens=32, output_tokens=0),
     )
     price = price_phase(setting, machine_of("tpu-v4:4x4x4", (4, 4, 4)), np.array([64.0]), _BOUND)
-    matrices = 2 * 64 * 32 * model.n_layers * (attention_params(model) + ffn_params(model))
+    matrices = (
+        2 * 64 * 32 * model.n_layers * (mixer_params(model, plain_block(model)) + ffn_params(model, plain_block(model)))
+    )
     pairs = 64 * 32 * 33 / 2
     scores = model.n_layers * 4 * pairs * model.n_heads * model.d_head
     logits = 2 * 64 * model.d_model * model.vocab_size
@@ -164,5 +166,9 @@ def test_an_engine_splits_a_batch_by_stages_then_in_halves(batch: int, new_token
 def test_mfu_counts_two_flop_a_parameter_and_token_with_the_papers_parameters() -> None:
     # Pope2022: N = 540e9 for the padded model too
     assert model_flop_utilization(get_model("palm-540b-padded"), 10.0, 1e15) == 2 * 540e9 * 10.0 / 1e15
-    exact = 3 * (attention_params(small_model()) + ffn_params(small_model()) + 2 * 256) + (2 * 512 * 256 + 256)
+    exact = 3 * (
+        mixer_params(small_model(), plain_block(small_model()))
+        + ffn_params(small_model(), plain_block(small_model()))
+        + 2 * 256
+    ) + (2 * 512 * 256 + 256)
     assert model_flop_utilization(small_model(), 10.0, 1e15) == 2.0 * exact * 10.0 / 1e15

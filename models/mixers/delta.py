@@ -1,0 +1,45 @@
+"""Gated DeltaNet: a matrix a head, corrected by the error of its own prediction."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from ..strict import STRICT
+from .recurrent import Recurrence
+
+
+class DeltaMixer(BaseModel):
+    """Gated DeltaNet with more value heads than key heads.
+
+    Parameters
+    ----------
+    n_heads, d_value : value heads
+    n_key_heads, d_key : key heads, each of which serves several value heads
+
+    References
+    ----------
+    [Yang2024] section 3.
+    """
+
+    model_config = STRICT
+    kind: Literal["delta"] = "delta"
+    n_heads: int = Field(gt=0)
+    d_value: int = Field(gt=0)
+    n_key_heads: int = Field(gt=0)
+    d_key: int = Field(gt=0)
+    d_conv: int = Field(default=4, gt=0)
+
+    def recurrence(self, d_model: int) -> Recurrence:
+        """Value, gate, write strength and decay a value head; query and key a key head."""
+        convolved = 2 * self.n_key_heads * self.d_key + self.n_heads * self.d_value
+        return Recurrence(
+            n_heads=self.n_heads,
+            d_value=self.d_value,
+            d_state=self.d_key,
+            per_head=2 * self.d_value + 2,
+            n_groups=self.n_key_heads,
+            per_group=2 * self.d_key,
+            n_convolved=convolved,
+            d_conv=self.d_conv,
+            n_vector_params=convolved * self.d_conv + 2 * self.n_heads + self.d_value,
+        )

@@ -1,0 +1,53 @@
+"""What all recurrent mixers have in common: a state of fixed size that every token updates and reads."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recurrence:
+    """Sizes of a recurrent mixer.
+
+    A token is projected to `per_head` numbers for each head and `per_group` numbers for each group of heads; some channels
+    pass a short convolution; a head's state of `d_state` x `d_value` is updated and read; what is read is projected back.
+
+    Parameters
+    ----------
+    n_heads, d_value, d_state : of the state
+    n_groups, per_group : numbers that heads of one group share (keys and queries, B and C); 0 where there are none
+    low_rank, per_low_rank : numbers made from the convolved channels, and how many of them are widened to a number a channel
+        again (the step size of Mamba); 0 where there are none
+    n_convolved, d_conv : channels that pass a convolution, and how many tokens it sees
+    n_vector_params : norms, biases, decays, convolution weights
+    """
+
+    n_heads: int
+    d_value: int
+    d_state: int
+    per_head: int
+    n_groups: int = 0
+    per_group: int = 0
+    low_rank: int = 0
+    widened: int = 0
+    n_convolved: int = 0
+    d_conv: int = 1
+    n_vector_params: int = 0
+
+    @property
+    def d_inner(self) -> int:
+        """Channels of all heads."""
+        return self.n_heads * self.d_value
+
+    @property
+    def state_elements(self) -> int:
+        """Numbers of one sequence's state in one layer."""
+        return self.n_heads * self.d_state * self.d_value
+
+    @property
+    def conv_elements(self) -> int:
+        """Numbers of one sequence that the convolution of one layer still needs."""
+        return self.n_convolved * (self.d_conv - 1)
+
+    def matrix_params(self, d_model: int) -> int:
+        """Elements of all projections."""
+        into = d_model * (self.n_heads * self.per_head + self.n_groups * self.per_group)
+        return into + self.d_inner * (self.low_rank + self.widened) + self.d_inner * d_model
