@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 from ..hardware_specs.errors import SpecError
 from .feed_forward import DenseFfn, ExpertsFfn
 from .mixers.attention import AttentionMixer
+from .mixers.compressed import CompressedMixer
 from .mixers.delta import DeltaMixer
 from .mixers.latent import LatentMixer
 from .mixers.linear import LinearMixer
@@ -15,7 +16,7 @@ from .mixers.rwkv import RwkvMixer
 from .strict import STRICT
 
 RecurrentMixer = MambaMixer | Mamba2Mixer | DeltaMixer | LinearMixer | RwkvMixer
-Mixer = AttentionMixer | LatentMixer | RecurrentMixer
+Mixer = AttentionMixer | LatentMixer | CompressedMixer | RecurrentMixer
 RECURRENT = (MambaMixer, Mamba2Mixer, DeltaMixer, LinearMixer, RwkvMixer)
 
 
@@ -25,13 +26,17 @@ class Block(BaseModel):
     Parameters
     ----------
     mixer, ffn : None where the block has none
+    cross : attention over what an encoder read, between the two
     n_norms : norm layers that read d_model; None for as many as its model has in a block
+    n_other_params : that every token passes beside all of these: mixing of several residuals, per-layer embeddings, scales
     """
 
     model_config = STRICT
     mixer: Annotated[Mixer, Field(discriminator="kind")] | None = None
     ffn: Annotated[DenseFfn | ExpertsFfn, Field(discriminator="kind")] | None = None
+    cross: AttentionMixer | None = None
     n_norms: int | None = Field(default=None, ge=0)
+    n_other_params: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _does_something(self) -> "Block":

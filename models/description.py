@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..hardware_specs.errors import SpecError
 from .blocks import Block, Layers
+from .encoder import Encoder
 from .feed_forward import Activation, DenseFfn
 from .mixers.attention import AttentionMixer
 from .strict import STRICT
@@ -35,13 +36,17 @@ class Model(BaseModel):
         `n_heads` of them multihead, between them grouped-query attention
     gated : three FFN matrices (SwiGLU and its kin) instead of two
     block : `serial` attention then FFN, or `parallel`, both on one normed input
-    norm : `layernorm` has scale and (with `norm_bias`) shift, `rmsnorm` scale only
+    norm : `layernorm` has scale (unless `norm_scale` is false) and, with `norm_bias`, shift, `rmsnorm` scale only
     n_norms_per_block : norm layers in one block that read d_model
     post_norms : norms on what the mixer and the feed-forward part give, too
     blocks, stack : kinds of blocks by name, and the order they follow each other in
+    encoder : a stack of its own that reads the input; the decoder's blocks then have `cross`
+    bidirectional : every token meets every other, nothing is generated and nothing cached (BERT)
     state_dtype : what recurrent states are kept as
-    expert_dtype : of the experts' weights, where other than `weights_dtype`
+    mixer_dtype, expert_dtype : of the weights of mixers and of experts, where other than `weights_dtype`
+    embedding_dtype : of embedding, logits, norms and biases, where other than `weights_dtype`
     n_vision_params : of a tower in front of the decoder, which text does not pass
+    n_other_params : outside the blocks: tables of relative positions, per-layer embeddings, a head before the logits
     n_learned_positions : rows of a learned position table, 0 for RoPE, ALiBi or none
     n_params_nominal : the N its paper counts MFU with, where that is not the exact count
     n_params_published : the count its source gives
@@ -65,19 +70,25 @@ class Model(BaseModel):
     block: Literal["serial", "parallel"]
     norm: Literal["layernorm", "rmsnorm"]
     norm_bias: bool = False
+    norm_scale: bool = True
     n_norms_per_block: int = Field(ge=1)
     post_norms: bool = False
     embedding_norm: bool = False
     final_norm: bool = True
     qk_norm: bool = False
-    positions: Literal["rope", "alibi", "learned", "none"]
+    positions: Literal["rope", "alibi", "learned", "relative", "none"]
     n_learned_positions: int = Field(default=0, ge=0)
     tied_embeddings: bool
     biases: Biases = Biases()
     weights_dtype: str = "bf16"
+    mixer_dtype: str | None = None
     expert_dtype: str | None = None
+    embedding_dtype: str | None = None
     state_dtype: str = "fp32"
     n_vision_params: int = Field(default=0, ge=0)
+    n_other_params: int = Field(default=0, ge=0)
+    encoder: Encoder | None = None
+    bidirectional: bool = False
     blocks: dict[str, Block] = Field(default_factory=dict)
     stack: tuple[Layers, ...] = ()
     n_params_nominal: float | None = Field(default=None, gt=0)

@@ -33,6 +33,7 @@ class ExpertsFfn(BaseModel):
     Parameters
     ----------
     d_ff : of one expert; `d_ff_shared` of all shared experts together, 0 without
+    d_latent : width the routed experts work in, between two projections all of them share; None for d_model
     shared_gate : a learned number scales what the shared experts give
     router_bias : one learned number an expert, added when they are chosen
     expert_bias : every expert's matrices add a bias
@@ -51,6 +52,7 @@ class ExpertsFfn(BaseModel):
     gated: bool
     activation: Activation
     d_ff_shared: int = Field(default=0, ge=0)
+    d_latent: int | None = Field(default=None, gt=0)
     shared_gate: bool = False
     router_bias: bool = False
     expert_bias: bool = False

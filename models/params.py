@@ -3,10 +3,13 @@
 The sizes of the matrices as they lie on chips come from their forms; this is the one place for the total.
 """
 
+from collections import Counter
+
 from .blocks import RECURRENT, Block
 from .description import Model
 from .feed_forward import DenseFfn, ExpertsFfn
 from .mixers.attention import AttentionMixer
+from .mixers.compressed import CompressedMixer
 from .mixers.latent import LatentMixer
 
 
@@ -19,6 +22,8 @@ def mixer_params(model: Model, block: Block) -> int:
         return attention_params(model, mixer)
     if isinstance(mixer, LatentMixer):
         return latent_params(model.d_model, mixer)
+    if isinstance(mixer, CompressedMixer):
+        return mixer.n_params(model.d_model)
     assert isinstance(mixer, RECURRENT)
     shape = mixer.recurrence(model.d_model)
     return shape.matrix_params(model.d_model) + shape.n_vector_params
@@ -27,15 +32,17 @@ def mixer_params(model: Model, block: Block) -> int:
 def attention_params(model: Model, mixer: AttentionMixer) -> int:
     r"""Attention projections of one layer, with their biases, the norms of q and k, and sinks.
 
-    .. math:: d_{model} (2 n_{heads} + 2 n_{kv}) d_{head} + b_{qkv} (n_{heads} + 2 n_{kv}) d_{head} + b_{out} d_{model}
+    .. math:: d_{model} (n_{heads} + n_{kv}) (d_{head} + d_{value}) + b_{qkv} (n_{heads} d_{head} + n_{kv} (d_{head} + d_{value})) + b_{out} d_{model}
     """
-    query_width = mixer.n_heads * mixer.d_head * (2 if mixer.output_gate else 1)
-    key_value_width = 2 * mixer.n_kv_heads * mixer.d_head * mixer.own_kv
-    out_width = mixer.n_heads * mixer.d_head
-    matrices = model.d_model * (query_width + key_value_width + out_width)
+    out_width = mixer.n_heads * mixer.value_width
+    query_width = mixer.n_heads * mixer.d_head + mixer.output_gate * out_width
+    value_width = 0 if mixer.value_is_key else mixer.value_width
+    key_value_width = mixer.n_kv_heads * (mixer.d_head + value_width) * mixer.own_kv
+    matrices = model.d_model * (query_width + key_value_width + out_width + mixer.head_gate * mixer.n_heads)
     biases = model.biases.qkv * (query_width + key_value_width) + model.biases.attention_out * model.d_model
-    norms = mixer.qk_norm * (1 + mixer.own_kv) * mixer.d_head
-    return matrices + biases + norms + mixer.sinks * mixer.n_heads
+    by_head = mixer.qk_norm_over == "head"
+    normed = 1 + mixer.own_kv if by_head else mixer.n_heads + mixer.own_kv * mixer.n_kv_heads
+    return matrices + biases + mixer.qk_norm * normed * mixer.d_head + mixer.sinks * mixer.n_heads
 
 
 def latent_params(d_model: int, mixer: LatentMixer) -> int:
@@ -58,13 +65,13 @@ def latent_params(d_model: int, mixer: LatentMixer) -> int:
     return queries + latent + expanded + mixer.n_heads * mixer.d_value * d_model + index
 
 
-def _dense_params(model: Model, d_ff: int, *, gated: bool, biased: bool) -> int:
+def _dense_params(width: int, d_ff: int, *, gated: bool, biased: bool) -> int:
     r"""A dense feed-forward part with its biases; `n_in` is 2 if gated, else 1.
 
     .. math:: (n_{in} + 1) d_{model} d_{ff} + b_{ffn} (n_{in} d_{ff} + d_{model})
     """
     n_in = 2 if gated else 1
-    return (n_in + 1) * model.d_model * d_ff + biased * (n_in * d_ff + model.d_model)
+    return (n_in + 1) * width * d_ff + biased * (n_in * d_ff + width)
 
 
 def ffn_params(model: Model, block: Block) -> int:
@@ -74,25 +81,28 @@ def ffn_params(model: Model, block: Block) -> int:
         return 0
     if isinstance(ffn, DenseFfn):
         mixing = ffn.receptance * (model.d_model**2 + 2 * model.d_model)
-        return _dense_params(model, ffn.d_ff, gated=ffn.gated, biased=model.biases.ffn) + mixing
+        return _dense_params(model.d_model, ffn.d_ff, gated=ffn.gated, biased=model.biases.ffn) + mixing
     router = ffn.n_experts * (model.d_model + ffn.router_bias)
-    shared = _dense_params(model, ffn.d_ff_shared, gated=ffn.gated, biased=False) + ffn.shared_gate * model.d_model
+    shared = _dense_params(model.d_model, ffn.d_ff_shared, gated=ffn.gated, biased=False)
+    shared += ffn.shared_gate * model.d_model + 2 * model.d_model * (ffn.d_latent or 0)
     return ffn.n_experts * expert_params(model, ffn) + router + shared
 
 
 def expert_params(model: Model, ffn: ExpertsFfn) -> int:
     """One expert."""
-    return _dense_params(model, ffn.d_ff, gated=ffn.gated, biased=ffn.expert_bias)
+    return _dense_params(ffn.d_latent or model.d_model, ffn.d_ff, gated=ffn.gated, biased=ffn.expert_bias)
 
 
 def _one_norm(model: Model) -> int:
     """Scale of one norm on d_model, and its shift if it has one."""
-    return model.d_model * (2 if model.norm_bias else 1)
+    return model.d_model * (model.norm_scale + model.norm_bias)
 
 
 def block_params(model: Model, block: Block) -> int:
-    """One block: mixer, feed-forward part, norms on d_model."""
-    return mixer_params(model, block) + ffn_params(model, block) + model.n_norms(block) * _one_norm(model)
+    """One block: mixer, attention over an encoder, feed-forward part, norms on d_model, and what else it has."""
+    cross = 0 if block.cross is None else attention_params(model, block.cross)
+    norms = model.n_norms(block) * _one_norm(model)
+    return mixer_params(model, block) + cross + ffn_params(model, block) + norms + block.n_other_params
 
 
 def embedding_params(model: Model) -> int:
@@ -102,13 +112,23 @@ def embedding_params(model: Model) -> int:
     """
     tables = (1 if model.tied_embeddings else 2) * model.vocab_size + model.n_learned_positions
     norms = (model.embedding_norm + model.final_norm) * _one_norm(model)
-    return tables * model.d_model + model.biases.logits * model.vocab_size + norms
+    return tables * model.d_model + model.biases.logits * model.vocab_size + norms + model.n_other_params
+
+
+def encoder_params(model: Model) -> int:
+    """Layers, norms and positions of the encoder; 0 without."""
+    encoder = model.encoder
+    if encoder is None:
+        return 0
+    layers = sum(block_params(model, encoder.blocks[kind]) for kind in encoder.layers)
+    norms = (encoder.embedding_norm + encoder.final_norm) * _one_norm(model)
+    return layers + norms + encoder.n_learned_positions * model.d_model
 
 
 def text_params(model: Model) -> int:
     """Every parameter that text passes through, if it chose all experts."""
     layers = sum(n * block_params(model, model.kinds[kind]) for kind, n in model.n_layers_of.items())
-    return layers + embedding_params(model)
+    return layers + embedding_params(model) + encoder_params(model)
 
 
 def n_params(model: Model) -> int:
@@ -127,21 +147,38 @@ def n_params(model: Model) -> int:
 
 def n_params_active(model: Model) -> int:
     """Parameters that one token passes: all but the experts it is not sent to, and no vision tower."""
-    idle = 0
-    for kind, n in model.n_layers_of.items():
-        ffn = model.kinds[kind].ffn
-        if isinstance(ffn, ExpertsFfn):
-            idle += n * (ffn.n_experts - ffn.n_experts_per_token) * expert_params(model, ffn)
-    return text_params(model) - idle
+    return text_params(model) - idle_params(model)
 
 
-def kv_elements_per_token(block: Block) -> int:
-    """Numbers that one token leaves in the cache of one block, as long as it is kept."""
+def idle_params(model: Model) -> int:
+    """Parameters of the experts that one token is not sent to."""
+    counted = [(model.kinds[kind], n) for kind, n in model.n_layers_of.items()]
+    if model.encoder is not None:
+        counted += [(model.encoder.blocks[kind], n) for kind, n in Counter(model.encoder.layers).items()]
+    return sum(
+        n * (block.ffn.n_experts - block.ffn.n_experts_per_token) * expert_params(model, block.ffn)
+        for block, n in counted
+        if isinstance(block.ffn, ExpertsFfn)
+    )
+
+
+def index_elements_per_token(block: Block) -> float:
+    """Numbers that one token leaves in one block for an indexer to pick keys by."""
+    mixer = block.mixer
+    if isinstance(mixer, LatentMixer):
+        return mixer.indexer.d_head if mixer.indexer else 0
+    return mixer.index_elements if isinstance(mixer, CompressedMixer) else 0
+
+
+def kv_elements_per_token(block: Block, past_tokens: float = 0.0) -> float:
+    """Numbers that one token leaves in the cache of one block, as long as it is kept; with those of an indexer."""
     mixer = block.mixer
     if isinstance(mixer, AttentionMixer):
-        return 2 * mixer.n_kv_heads * mixer.d_head * mixer.own_kv
+        return mixer.n_kv_heads * (mixer.d_head + mixer.value_width) * mixer.own_kv
     if isinstance(mixer, LatentMixer):
-        return mixer.kv_rank + mixer.d_rope + (mixer.indexer.d_head if mixer.indexer else 0)
+        return mixer.kv_rank + mixer.d_rope + index_elements_per_token(block)
+    if isinstance(mixer, CompressedMixer):
+        return mixer.cached_elements(past_tokens) + mixer.index_elements
     return 0
 
 
@@ -154,7 +191,7 @@ def kept_tokens(block: Block) -> int | None:
 def kv_bytes_per_token(model: Model, bytes_per_element: float, *, past_tokens: float = 0.0) -> float:
     r"""Bytes that one token more leaves in the cache, over all layers of an unsharded model.
 
-    Layers that keep a window alone take none once `past_tokens` fill it.
+    Layers that keep a window alone take none once `past_tokens` fill it; a model that is read both ways takes none.
 
     .. math:: \sum_{layers} 2 n_{kv\_heads} d_{head} \cdot bytes
 
@@ -164,12 +201,12 @@ def kv_bytes_per_token(model: Model, bytes_per_element: float, *, past_tokens: f
     >>> kv_bytes_per_token(get_model("palm-540b"), 2.0)
     120832.0
     """
-    elements = 0
-    for kind, n in model.n_layers_of.items():
+    elements = 0.0
+    for kind, n in () if model.bidirectional else model.n_layers_of.items():
         block = model.kinds[kind]
         kept = kept_tokens(block)
         if kept is None or past_tokens < kept:
-            elements += n * kv_elements_per_token(block)
+            elements += n * kv_elements_per_token(block, past_tokens)
     return elements * bytes_per_element
 
 

@@ -40,8 +40,12 @@ class AttentionMixer(BaseModel):
     ----------
     n_kv_heads : 1 is multiquery, `n_heads` is multihead, between them grouped-query attention
     reach : None for the whole context
-    output_gate : a second query-sized projection gates what comes out, through a sigmoid
+    d_value : of one value head, where other than `d_head`
+    qk_norm_over : `head` one scale of `d_head` for all heads, `width` a scale for every element of all heads
+    output_gate : a second projection as wide as what comes out gates it, through a sigmoid
+    head_gate : one number a head gates what comes out
     own_kv : False where keys and values of an earlier layer are read again
+    value_is_key : one projection gives keys and values; both are cached, since keys are normed and rotated
     positions : where this block differs from its model
     sinks : one learned logit a head, in the softmax with no value
     """
@@ -51,9 +55,18 @@ class AttentionMixer(BaseModel):
     n_heads: int = Field(gt=0)
     n_kv_heads: int = Field(gt=0)
     d_head: int = Field(gt=0)
+    d_value: int | None = Field(default=None, gt=0)
     reach: Reach | None = None
     qk_norm: bool = False
+    qk_norm_over: Literal["head", "width"] = "head"
     output_gate: bool = False
+    head_gate: bool = False
     own_kv: bool = True
+    value_is_key: bool = False
     positions: Literal["rope", "none"] | None = None
     sinks: bool = False
+
+    @property
+    def value_width(self) -> int:
+        """Elements of one value head."""
+        return self.d_value or self.d_head

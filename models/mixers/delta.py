@@ -15,6 +15,8 @@ class DeltaMixer(BaseModel):
     ----------
     n_heads, d_value : value heads
     n_key_heads, d_key : key heads, each of which serves several value heads
+    d_squeezed : width that decay and output gate are made through, a number a channel each (Kimi Linear); 0 where a head
+        has one decay, and the gate is projected at once
 
     References
     ----------
@@ -28,18 +30,22 @@ class DeltaMixer(BaseModel):
     n_key_heads: int = Field(gt=0)
     d_key: int = Field(gt=0)
     d_conv: int = Field(default=4, gt=0)
+    d_squeezed: int = Field(default=0, ge=0)
 
     def recurrence(self, d_model: int) -> Recurrence:
-        """Value, gate, write strength and decay a value head; query and key a key head."""
+        """Value, gate, write strength and decay a value head; query and key a key head; decay and its bias are vectors."""
         convolved = 2 * self.n_key_heads * self.d_key + self.n_heads * self.d_value
+        gate_and_decay = 0 if self.d_squeezed else self.d_value + 1
+        decays = self.n_heads * (1 + (self.d_value if self.d_squeezed else 1))
         return Recurrence(
             n_heads=self.n_heads,
             d_value=self.d_value,
             d_state=self.d_key,
-            per_head=2 * self.d_value + 2,
+            per_head=self.d_value + 1 + gate_and_decay,
             n_groups=self.n_key_heads,
             per_group=2 * self.d_key,
+            squeezed=2 * self.d_squeezed,
             n_convolved=convolved,
             d_conv=self.d_conv,
-            n_vector_params=convolved * self.d_conv + 2 * self.n_heads + self.d_value,
+            n_vector_params=convolved * self.d_conv + decays + self.d_value,
         )

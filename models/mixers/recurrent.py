@@ -16,6 +16,7 @@ class Recurrence:
     n_groups, per_group : numbers that heads of one group share (keys and queries, B and C); 0 where there are none
     low_rank, per_low_rank : numbers made from the convolved channels, and how many of them are widened to a number a channel
         again (the step size of Mamba); 0 where there are none
+    squeezed : numbers made from the token and widened to one a channel again (decay and gate of Kimi's delta attention)
     n_convolved, d_conv : channels that pass a convolution, and how many tokens it sees
     n_vector_params : norms, biases, decays, convolution weights
     """
@@ -28,6 +29,7 @@ class Recurrence:
     per_group: int = 0
     low_rank: int = 0
     widened: int = 0
+    squeezed: int = 0
     n_convolved: int = 0
     d_conv: int = 1
     n_vector_params: int = 0
@@ -50,4 +52,5 @@ class Recurrence:
     def matrix_params(self, d_model: int) -> int:
         """Elements of all projections."""
         into = d_model * (self.n_heads * self.per_head + self.n_groups * self.per_group)
-        return into + self.d_inner * (self.low_rank + self.widened) + self.d_inner * d_model
+        squeezed = self.squeezed * (d_model + self.d_inner)
+        return into + squeezed + self.d_inner * (self.low_rank + self.widened) + self.d_inner * d_model

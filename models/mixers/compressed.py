@@ -1,0 +1,67 @@
+"""Attention over a window of tokens and over compressed entries, each of which stands for several tokens."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from ..strict import STRICT
+from .latent import Indexer
+
+
+class CompressedMixer(BaseModel):
+    """One key-value vector a token, kept for a window; beyond it, one entry for every `ratio` tokens.
+
+    Parameters
+    ----------
+    d_head : of one query head, and of the one vector that is key and value
+    q_rank : width of the compressed query
+    o_groups, o_rank : what comes out is squeezed to `o_rank` numbers a group of heads before it is projected
+    window : tokens whose own vectors a query meets
+    ratio : tokens an entry stands for; None where there is the window alone
+    overlapping : an entry also weighs the tokens of the entry before it, through projections twice as wide
+    indexer : picks the entries a query meets; None for all
+
+    References
+    ----------
+    [Transformers2026] models/deepseek_v4.
+    """
+
+    model_config = STRICT
+    kind: Literal["compressed"] = "compressed"
+    n_heads: int = Field(gt=0)
+    d_head: int = Field(gt=0)
+    q_rank: int = Field(gt=0)
+    o_groups: int = Field(gt=0)
+    o_rank: int = Field(gt=0)
+    window: int = Field(gt=0)
+    ratio: int | None = Field(default=None, gt=0)
+    overlapping: bool = False
+    indexer: Indexer | None = None
+
+    def cached_elements(self, past_tokens: float) -> float:
+        """Numbers one token more leaves in the cache: its own vector until the window is full, and its part of an entry."""
+        own = self.d_head if past_tokens < self.window else 0
+        return own if self.ratio is None else own + self.d_head / self.ratio
+
+    @property
+    def index_elements(self) -> float:
+        """Numbers one token leaves in the cache of the indexer."""
+        return self.indexer.d_head / self.ratio if self.indexer and self.ratio else 0.0
+
+    def _compressor_params(self, d_model: int, width: int) -> int:
+        """Entry and its weights from a token, an offset a place, and a norm."""
+        wide = width * (2 if self.overlapping else 1)
+        return 2 * d_model * wide + (self.ratio or 0) * wide + width
+
+    def n_params(self, d_model: int) -> int:
+        """Elements of all projections, norms, sinks, and of what compresses and picks."""
+        out = self.n_heads * self.d_head
+        total = self.q_rank * (d_model + 1 + out) + self.d_head * (d_model + 1)
+        total += out * self.o_rank + self.o_groups * self.o_rank * d_model + self.n_heads
+        if self.ratio is not None:
+            total += self._compressor_params(d_model, self.d_head)
+        if self.indexer is not None:
+            picked = self.indexer
+            total += self._compressor_params(d_model, picked.d_head)
+            total += picked.n_heads * (self.q_rank * picked.d_head + d_model)
+        return total
