@@ -32,7 +32,7 @@ def mixer_params(model: Model, block: Block) -> int:
 def attention_params(model: Model, mixer: AttentionMixer) -> int:
     r"""Attention projections of one layer, with their biases, the norms of q and k, and sinks.
 
-    .. math:: d_{model} (n_{heads} + n_{kv}) (d_{head} + d_{value}) + b_{qkv} (n_{heads} d_{head} + n_{kv} (d_{head} + d_{value})) + b_{out} d_{model}
+    .. math:: d_{model} (n_{heads} + n_{kv}) (d_{head} + d_{value}) + b_{qkv} d_{qkv} + b_{out} d_{model}
     """
     out_width = mixer.n_heads * mixer.value_width
     query_width = mixer.n_heads * mixer.d_head + mixer.output_gate * out_width
