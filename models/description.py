@@ -49,7 +49,7 @@ class Model(BaseModel):
     n_other_params : outside the blocks: tables of relative positions, per-layer embeddings, a head before the logits
     n_learned_positions : rows of a learned position table, 0 for RoPE, ALiBi or none
     n_params_nominal : the N its paper counts MFU with, where that is not the exact count
-    n_params_published : the count its source gives
+    n_params_published, n_params_active_published : the counts their sources give, of all parameters and of those a token passes
     """
 
     model_config = STRICT
@@ -94,6 +94,8 @@ class Model(BaseModel):
     n_params_nominal: float | None = Field(default=None, gt=0)
     n_params_published: float | None = Field(default=None, gt=0)
     n_params_published_source: str = ""
+    n_params_active_published: float | None = Field(default=None, gt=0)
+    n_params_active_published_source: str = ""
 
     @model_validator(mode="after")
     def _holds_together(self) -> "Model":
