@@ -10,9 +10,9 @@ from ...hardware_specs.prices import price_usd_per_h
 from ...hardware_specs.units import format_bytes
 from ...models.catalogue import get_model, load_models
 from ...models.layouts import LAYOUTS, get_layout
-from ...models.params import kv_bytes_per_token, n_params
 from ...simulator.cost.calibrated import load_engine_fits
 from ...simulator.cost.engines import ENGINES, get_engine
+from .model_rows import model_in_full, model_row
 from .text import console, table
 
 Row = dict[str, Any]
@@ -37,18 +37,7 @@ def _chips() -> list[Row]:
 
 
 def _models() -> list[Row]:
-    return [
-        {
-            "model": m.name,
-            "parameters": f"{n_params(m) / 1e9:.2f}e9",
-            "layers": m.n_layers,
-            "d_model": m.d_model,
-            "d_ff": m.d_ff,
-            "heads": f"{m.n_heads}/{m.n_kv_heads}",
-            "KV B/token": f"{kv_bytes_per_token(m, 2.0):,.0f}",
-        }
-        for m in load_models().values()
-    ]
+    return [model_row(model) for model in load_models().values()]
 
 
 def _layouts() -> list[Row]:
@@ -129,18 +118,23 @@ LISTS: Mapping[str, Callable[[], list[Row]]] = {
 }
 ONE: Mapping[str, Callable[[str], Row]] = {
     "chips": lambda name: get_chip(name).model_dump(mode="json"),
-    "models": lambda name: get_model(name).model_dump(mode="json") | {"n_params": n_params(get_model(name))},
+    "models": lambda name: model_in_full(get_model(name)),
     "layouts": lambda name: {field: str(getattr(get_layout(name), field)) for field in get_layout(name).__slots__},
     "clusters": _cluster,
     "engines": _engine,
 }
 
 
+# Columns that a list does not break: names, and numbers that stand under each other.
+_NAMES = ("model",)
+_NUMBERS = ("parameters", "active", "layers", "KV B/token")
+
+
 def print_rows(found: list[Row] | Row) -> None:
     """A table of many, or the fields of one."""
     out = console()
     if isinstance(found, list):
-        made = table(*found[0])
+        made = table(*found[0], right=_NUMBERS, whole=_NAMES)
         for row in found:
             made.add_row(*(str(value) for value in row.values()))
         out.print(made, highlight=False)

@@ -22,13 +22,15 @@ def console() -> Console:
     return Console(width=max(_WIDTH, out.width)) if out.is_terminal else Console(width=_WIDTH)
 
 
-def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) -> Table:
-    """A plain table; the columns named in `right` hold numbers and are never cut, the others wrap."""
+def table(*columns: str, title: str | None = None, right: tuple[str, ...] = (), whole: tuple[str, ...] = ()) -> Table:
+    """A plain table; the columns named in `right` hold numbers, those and the ones in `whole` are never cut, the others wrap."""
     made = Table(
         box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False
     )
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", no_wrap=name in right, overflow="fold")
+        made.add_column(
+            name, justify="right" if name in right else "left", no_wrap=name in right + whole, overflow="fold"
+        )
     return made
 
 
