@@ -150,7 +150,7 @@ class Model(BaseModel):
 
 
 # Read from a model's fields once, not kept in it: a changed copy of it would keep them too.
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1000)
 def _kinds(model: Model) -> dict[str, Block]:
     if model.stack:
         return model.blocks
@@ -166,7 +166,7 @@ def _kinds(model: Model) -> dict[str, Block]:
     return {PLAIN: Block(mixer=mixer, ffn=ffn)}
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1000)
 def _layers(model: Model) -> tuple[str, ...]:
     if not model.stack:
         return (PLAIN,) * model.n_layers
