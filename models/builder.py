@@ -28,19 +28,27 @@ class Builder:
                     tensors=tuple(wanted[i][0].at(move.before) for i, move in zip(fused, moves, strict=True)),
                     after=tuple(move.after for move in moves),
                     partner=partner,
-                    looped=self._looped and partner is not None and all(wanted[i][0].role == "weight" for i in fused),
+                    looped=self._looped
+                    and partner is not None
+                    and all(wanted[i][0].role in ("weight", "expert") for i in fused),
                 )
             )
         return [tensor.at(form) for tensor, form in wanted]
 
-    def matmul(self, name: str, pairs: list[tuple[Tensor, Tensor]], outs: tuple[str, ...]) -> list[Tensor]:
-        """One einsum over `pairs` of (x, weight). As many `outs` as pairs; one `out` for all sums the products."""
+    def matmul(
+        self, name: str, pairs: list[tuple[Tensor, Tensor]], outs: tuple[str, ...], *, batched: str | None = None
+    ) -> list[Tensor]:
+        """One einsum over `pairs` of (x, weight). As many `outs` as pairs; one `out` for all sums the products.
+
+        A `batched` dimension is not summed over: each of its indices has a matrix of its own.
+        """
         made = [
-            Tensor(name=out, form=contract(x.form, w.form), copies=w.copies)
+            Tensor(name=out, form=contract(x.form, w.form, batched), copies=w.copies)
             for (x, w), out in zip(pairs, outs, strict=False)
         ]
         xs = tuple(dict.fromkeys(x for x, _ in pairs))
-        self.steps.append(Matmul(name=name, x=xs, weights=tuple(w for _, w in pairs), outs=tuple(made)))
+        weights = tuple(w for _, w in pairs)
+        self.steps.append(Matmul(name=name, x=xs, weights=weights, outs=tuple(made), batched=batched))
         return made
 
     def pointwise(self, op: PointwiseOp, name: str, reads: list[Tensor], writes: list[Tensor]) -> None:
@@ -48,23 +56,21 @@ class Builder:
         self.steps.append(Pointwise(op=op, name=name, reads=tuple(reads), writes=tuple(writes)))
 
 
-def contract(x: Form, w: Form) -> Form:
-    """The form of the einsum of activations `x` and weight `w` over the dimensions they share.
+def contract(x: Form, w: Form, batched: str | None = None) -> Form:
+    """The form of the einsum of activations `x` and weight `w` over the dimensions they share, but for a `batched` one.
 
     >>> from shardwise.models.forms import parse_form
     >>> str(contract(parse_form("BLE_x"), parse_form("E_xF_zy")))
     'BLF_zy{x}'
+    >>> str(contract(parse_form("BLH_zI"), parse_form("H_zIO"), "H"))
+    'BLH_zO'
     """
     shared = [dim for dim in w.letters if dim in x.letters]
     for dim in shared:
         if set(x.axes_of(dim)) != set(w.axes_of(dim)):
             raise AssertionError(f"einsum of {x} and {w}: {dim} lies differently in the two")
-    kept = tuple(item for item in x.dims if item[0] not in shared)
+    summed = [dim for dim in shared if dim != batched]
+    kept = tuple(item for item in x.dims if item[0] not in summed)
     new = tuple(item for item in w.dims if item[0] not in shared)
-    partial = tuple(axis for dim in shared for axis in w.axes_of(dim))
+    partial = tuple(axis for dim in summed for axis in w.axes_of(dim))
     return Form(kept + new, partial)
-
-
-def transposed(weight: Form) -> Form:
-    """W_out from W_in: E moves to the end."""
-    return Form((*weight.dims[1:], weight.dims[0]))

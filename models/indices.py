@@ -14,7 +14,7 @@ from .forms import AXES, Form
 from .layouts import Layout
 
 # Where the axes that cut a dimension are listed minor first, F and all that is cut like it
-_LIKE_F = "FHKSV"
+_LIKE_F = "FHKSVGZ"
 
 
 def axis_order(layout: Layout, dim: str) -> tuple[str, ...]:

@@ -12,6 +12,9 @@ from .forms import AXES, Form, parse_form
 
 AttentionSharding = Literal["heads", "batch", "context"]
 ATTENTION_SHARDINGS: tuple[AttentionSharding, ...] = ("heads", "batch", "context")
+# Experts: each cut over all chips, each whole on one of them, or the same with tokens sent there instead of gathered.
+ExpertSharding = Literal["tensor", "expert", "exchange"]
+EXPERT_SHARDINGS: tuple[ExpertSharding, ...] = ("tensor", "expert", "exchange")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,11 @@ class Layout:
     def token_axes(self) -> tuple[str, ...]:
         """Axes the sequences are cut over outside attention."""
         return self.residual.axes_of("B")
+
+    @property
+    def data_axes(self) -> tuple[str, ...]:
+        """Axes that cut the batch and no weight: the chips along them are replicas, but for their experts."""
+        return tuple(axis for axis in self.residual.axes_of("B") if axis not in self.stored.axes)
 
     @property
     def gathered_axes(self) -> tuple[str, ...]:
@@ -103,6 +111,18 @@ LAYOUTS: dict[str, Layout] = {
             source="Korthikanti2022 section 4.2.2",
         ),
         _layout(
+            "dp",
+            "EF        EF        B_xyzLE     B_xyzLE  B_xyzLF    B_xyzLF   VE",
+            needs_2d=False,
+            source="every chip the whole model but its experts: SGLang's and vLLM's data-parallel attention",
+        ),
+        _layout(
+            "dp-tp",
+            "EF_zy     EF_zy     B_xLE       B_xLE    B_xLF_zy   B_xLF_zy  V_zyE",
+            needs_2d=True,
+            source="replicas along x of Megatron's forms along y and z, with experts over all",
+        ),
+        _layout(
             "ws-2d",
             "E_xF_zy   E_xF_zy   BLE_xyz     BLE_x    BLF_zyx    BLF_zy   VE_xyz",
             needs_2d=True,
@@ -137,17 +157,30 @@ def get_layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def parse_layout_pair(text: str) -> tuple[str, AttentionSharding | None]:
-    """Split ``ws-2d/batch`` into the feed-forward layout and the attention sharding (None where it is left open).
+@dataclass(frozen=True, slots=True)
+class LayoutName:
+    """A layout as a user writes it; None where a part is left open."""
 
-    >>> parse_layout_pair("ws-2d/batch"), parse_layout_pair("wg-xyz")
-    (('ws-2d', 'batch'), ('wg-xyz', None))
+    ffn: str
+    attention: AttentionSharding | None = None
+    experts: ExpertSharding | None = None
+
+
+def parse_layout(text: str) -> LayoutName:
+    """Split ``ws-2d/batch`` or ``dp/heads/exchange`` into feed-forward layout, attention and experts.
+
+    >>> parse_layout("wg-xyz"), parse_layout("dp/heads/expert").experts
+    (LayoutName(ffn='wg-xyz', attention=None, experts=None), 'expert')
     """
-    ffn, _, attention = text.strip().partition("/")
+    ffn, *others = text.strip().split("/")
     get_layout(ffn)
-    if not attention:
-        return ffn, None
-    for known in ATTENTION_SHARDINGS:
-        if attention == known:
-            return ffn, known
-    raise UnknownNameError("attention sharding", attention, ATTENTION_SHARDINGS)
+    attention: AttentionSharding | None = None
+    experts: ExpertSharding | None = None
+    for part in others:
+        if known := [name for name in ATTENTION_SHARDINGS if name == part]:
+            attention = known[0]
+        elif cut := [name for name in EXPERT_SHARDINGS if name == part]:
+            experts = cut[0]
+        else:
+            raise UnknownNameError("attention or expert sharding", part, (*ATTENTION_SHARDINGS, *EXPERT_SHARDINGS))
+    return LayoutName(ffn, attention, experts)

@@ -2,7 +2,19 @@
 
 from collections.abc import Sequence
 
-from .program import Attention, Collective, Matmul, Pointwise, Step, Tensor
+from .program import (
+    Attention,
+    Collective,
+    Exchange,
+    Experts,
+    Index,
+    LatentAttention,
+    Matmul,
+    Pointwise,
+    Scan,
+    Step,
+    Tensor,
+)
 
 RESIDUAL = "residual"
 
@@ -14,6 +26,10 @@ def made(step: Step) -> tuple[Tensor, ...]:
             return step.outs
         case Attention():
             return (step.out,) if step.scores is None else (step.scores, step.out)
+        case LatentAttention() | Scan() | Experts():
+            return (step.out,)
+        case Exchange():
+            return (step.tensor,)
         case Pointwise():
             return step.writes
         case Collective() if not step.moves_weights:
@@ -29,6 +45,16 @@ def read(step: Step) -> tuple[Tensor, ...]:
             return step.x
         case Attention():
             return (step.q,)
+        case LatentAttention():
+            return step.q
+        case Index():
+            return (step.q,)
+        case Scan():
+            return step.reads
+        case Experts():
+            return (step.x,)
+        case Exchange():
+            return (step.tensor,)
         case Pointwise():
             return step.reads
         case Collective() if not step.moves_weights:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from .mixers.attention import Reach
 from .sizes import Array
 
 
@@ -55,6 +58,43 @@ def visible_share(new_tokens: Array, past_tokens: Array) -> Array:
     (1.0, 0.625)
     """
     return (past_tokens + (new_tokens + 1.0) / 2.0) / (past_tokens + new_tokens)
+
+
+def visible_keys(new: Array, past: Array, window: Array) -> Array:
+    """Keys that a query sees on average under a causal mask and a window (0 is none).
+
+    >>> [float(visible_keys(*case)) for case in ((4.0, 0.0, 0.0), (4.0, 10.0, 0.0), (4.0, 0.0, 2.0), (1.0, 99.0, 8.0))]
+    [2.5, 12.5, 1.75, 8.0]
+    """
+    limit = np.where(np.greater(window, 0), window, new + past)
+    growing = np.clip(limit - past, 0.0, new)
+    return (growing * (past + (growing + 1.0) / 2.0) + (new - growing) * limit) / new
+
+
+def reach_keys(reach: Reach | None, context: Array) -> Array:
+    """Keys that the last query of a context meets, and no query meets more; 0 where the reach is no limit.
+
+    A query in a chunk meets half of it on average.
+
+    >>> from shardwise.models.mixers.attention import Reach
+    >>> float(reach_keys(Reach(pattern="sparse", size=256, share=1 / 64), 8192.0))
+    384.0
+    """
+    if reach is None:
+        return 0.0
+    if reach.pattern == "chunk":
+        return np.where(np.less_equal(context, reach.size), 0.0, (reach.size + 1.0) / 2.0)
+    limit = reach.size + reach.share * context
+    return np.where(np.less_equal(context, limit), 0.0, limit)
+
+
+def touched_experts(n_experts: Array, tokens: Array, share: Array) -> Array:
+    """Experts that at least one token is routed to, where each token picks any of them with the same chance.
+
+    >>> float(touched_experts(8.0, 1.0, 0.25)), float(touched_experts(8.0, 1e9, 0.25))
+    (2.0, 8.0)
+    """
+    return n_experts * (1.0 - np.power(1.0 - share, tokens))
 
 
 def matmul_work(m: Array, k: Array, n: Array, *, x_bytes: Array, w_bytes: Array, out_bytes: Array) -> OpWork:

@@ -210,6 +210,21 @@ def kv_bytes_per_token(model: Model, bytes_per_element: float, *, past_tokens: f
     return elements * bytes_per_element
 
 
+def sequence_bytes(model: Model, tokens: float, *, kv_bytes: float, state_bytes: float, conv_bytes: float) -> float:
+    """All that a sequence of `tokens` keeps in an unsharded model: its cache as far as it is kept, and its states.
+
+    Parameters
+    ----------
+    kv_bytes, state_bytes, conv_bytes : of one number of each
+    """
+    elements = 0.0
+    for kind, n in model.n_layers_of.items():
+        block = model.kinds[kind]
+        kept = kept_tokens(block)
+        elements += n * kv_elements_per_token(block) * (tokens if kept is None else min(tokens, kept))
+    return elements * kv_bytes + state_bytes_per_sequence(model, state_bytes=state_bytes, conv_bytes=conv_bytes)
+
+
 def state_bytes_per_sequence(model: Model, *, state_bytes: float, conv_bytes: float) -> float:
     """Recurrent states and convolution tails of one sequence, whatever its length.
 

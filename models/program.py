@@ -6,13 +6,16 @@ Cost, memory, execution and pictures all read this object; none of them knows a 
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from .blocks import Block
 from .description import Model
+from .feed_forward import ExpertsFfn
 from .forms import Form
-from .layouts import AttentionSharding, Layout
+from .layouts import AttentionSharding, ExpertSharding, Layout
+from .mixers.attention import Reach
 from .reshard import CollectiveKind
 
-Role = Literal["activation", "weight", "kv", "statistic", "logit"]
-PointwiseOp = Literal["embed", "norm", "rotate", "merge", "activate", "add", "sample"]
+Role = Literal["activation", "weight", "expert", "kv", "state", "statistic", "logit"]
+PointwiseOp = Literal["embed", "norm", "rotate", "merge", "activate", "add", "sample", "gate", "convolve", "route"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +34,16 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matmul:
-    """One einsum of `x` with one or more weights side by side; its outputs are sliced free."""
+    """One einsum of `x` with one or more weights side by side; its outputs are sliced free.
+
+    Over a `batched` dimension every index of x has a weight of its own.
+    """
 
     name: str
     x: tuple[Tensor, ...]
     weights: tuple[Tensor, ...]
     outs: tuple[Tensor, ...]
+    batched: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +59,75 @@ class Attention:
     cache: Tensor
     out: Tensor
     scores: Tensor | None = None
+    reach: Reach | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttention:
+    """Scores, softmax and mix of every head's `q` (latent part, rotated part) over the one `cache` (latent, rotated key).
+
+    A prompt is cheaper with keys and values of `d_nope` and `d_value` expanded from the latent, which takes as much work as
+    bringing its queries into the latent does; `reach` are the keys an indexer has picked.
+    """
+
+    name: str
+    q: tuple[Tensor, Tensor]
+    cache: tuple[Tensor, Tensor]
+    out: Tensor
+    d_nope: int
+    d_value: int
+    reach: Reach | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """Scores of a few small heads `q` (A heads, U wide) over their own cached keys, to pick what attention reads."""
+
+    name: str
+    q: Tensor
+    cache: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """Every token updates `state` and reads it: the recurrent mixers' attention."""
+
+    name: str
+    reads: tuple[Tensor, ...]
+    state: tuple[Tensor, ...]
+    out: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """Every token of `x` through those of its experts that this chip has, up, activation and down.
+
+    `out` is a partial sum over the axes that the experts, or their d_ff, are cut over.
+
+    Parameters
+    ----------
+    exchanged : axes whose chips have sent each other the tokens of their experts before
+    """
+
+    name: str
+    x: Tensor
+    weights: tuple[Tensor, ...]
+    out: Tensor
+    ffn: ExpertsFfn
+    exchanged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """Send every token to the chips along `axes` that hold its experts, or bring back what they made of it.
+
+    A token travels once for each of its experts.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    tensor: Tensor
+    n_copies: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +145,10 @@ class Pointwise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Append:
-    """Write the new K and V into the cache."""
+    """Write what new tokens leave (K and V, or the parts of a latent) into the cache."""
 
     name: str
-    new: Tensor
+    new: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +175,7 @@ class Collective:
     @property
     def moves_weights(self) -> bool:
         """Whether it gathers weights; one collective never moves both weights and activations."""
-        return self.tensors[0].role == "weight"
+        return self.tensors[0].role in ("weight", "expert")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,22 +186,57 @@ class SendRecv:
     tensor: Tensor
 
 
-Step = Matmul | Attention | Pointwise | Append | Collective | SendRecv
+Step = (
+    Matmul
+    | Attention
+    | LatentAttention
+    | Index
+    | Scan
+    | Experts
+    | Exchange
+    | Pointwise
+    | Append
+    | Collective
+    | SendRecv
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockProgram:
+    """One layer of one kind of block.
+
+    Parameters
+    ----------
+    kind, block, n_layers : its name in the model, what it is, layers of that kind
+    weights : what lies in memory a layer
+    state : what a layer keeps of every sequence: keys and values, a latent, a recurrent state; () for none
+    alive, buffers : what a block holds beside the residual at each step, and all it ever holds
+    """
+
+    kind: str
+    block: Block
+    n_layers: int
+    steps: tuple[Step, ...]
+    weights: tuple[Tensor, ...]
+    state: tuple[Tensor, ...]
+    alive: tuple[tuple[Tensor, ...], ...]
+    buffers: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardedProgram:
-    """One forward pass: `first`, then every layer's `block`, then `last`, with `handover` between pipeline stages.
+    """One forward pass: `first`, then every layer's block, then `last`, with `handover` between pipeline stages.
 
     Parameters
     ----------
     batch_axes : the axes the batch is really cut over where a form says so: the longest prefix that divides it
     head_axes : the axes the heads are cut over
-    block_weights, first_weights, last_weights : what lies in memory: per layer, and at the two ends of the model; what
-        both ends name is one copy where they are on one stage
-    cache : the KV cache of one layer, K and V (copies=2)
+    experts : how experts are cut, where there are any
+    blocks : one for each kind of block
+    first_weights, last_weights : what lies in memory at the two ends of the model; what both name is one copy where they
+        are on one stage
     residual : the activations between blocks
-    alive, buffers : what a block holds beside the residual at each step, and all it ever holds
+    alive, buffers : of the two ends, as of a block
     """
 
     model: Model
@@ -133,18 +244,32 @@ class ShardedProgram:
     attention: AttentionSharding
     batch_axes: tuple[str, ...]
     head_axes: tuple[str, ...]
+    experts: ExpertSharding
     looped: bool
     first: tuple[Step, ...]
-    block: tuple[Step, ...]
+    blocks: tuple[BlockProgram, ...]
     last: tuple[Step, ...]
     handover: tuple[Step, ...]
-    block_weights: tuple[Tensor, ...]
     first_weights: tuple[Tensor, ...]
     last_weights: tuple[Tensor, ...]
-    cache: Tensor
     residual: Tensor
     alive: tuple[tuple[Tensor, ...], ...]
     buffers: tuple[Tensor, ...]
+
+    @property
+    def only(self) -> BlockProgram:
+        """The block of a model whose layers are all of one kind."""
+        (block,) = self.blocks
+        return block
+
+    @property
+    def states(self) -> tuple[tuple[str, tuple[Tensor, ...]], ...]:
+        """What every kind of block keeps of a sequence, and in which form."""
+        return tuple((block.kind, block.state) for block in self.blocks)
+
+    def of(self, kind: str) -> BlockProgram:
+        """The block of a kind."""
+        return next(block for block in self.blocks if block.kind == kind)
 
     def end_weights(self, *, pp: int) -> tuple[tuple[Tensor, ...], ...]:
         """The weights at the ends, by the stages that hold them: both on one, or each on its own."""

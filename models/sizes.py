@@ -10,9 +10,14 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from .blocks import RECURRENT, Block
 from .description import Model
+from .feed_forward import DenseFfn
 from .forms import AXES, Form
-from .program import ShardedProgram, Tensor
+from .mixers.attention import AttentionMixer
+from .mixers.latent import LatentMixer
+from .params import kept_tokens
+from .program import BlockProgram, ShardedProgram, Tensor
 
 Array = NDArray[np.float64] | float
 
@@ -41,42 +46,61 @@ def ceil_div(dim: Array, n_shards: Array) -> Array:
 
 
 class Sizes:
-    """Dimension and axis sizes of one program, with what they imply cached.
+    """Dimension and axis sizes of one program, with what they imply cached; `of` gives those of a block.
 
     Parameters
     ----------
     mesh : size of each of the axes x, y, z, (...) arrays
     groups : the token groups of the pass
+    block : the block whose dimensions are meant; None for the ends, and the block of a model that has one kind
     """
 
-    def __init__(self, program: ShardedProgram, mesh: Mapping[str, Array], groups: Sequence[TokenGroup]) -> None:
+    def __init__(
+        self,
+        program: ShardedProgram,
+        mesh: Mapping[str, Array],
+        groups: Sequence[TokenGroup],
+        block: BlockProgram | None = None,
+    ) -> None:
         model = program.model
+        block = program.blocks[0] if len(program.blocks) == 1 else block
         self.mesh = {axis: mesh.get(axis, 1.0) for axis in AXES}
         self.groups = tuple(groups)
+        self._program = program
+        self._blocks: dict[str, Sizes] = {}
         self._shards: dict[tuple[str, ...], Array] = {(): 1.0}
         self._cut: dict[tuple[int, str, tuple[str, ...]], Array] = {}
         self._elements: dict[Form, Array] = {}
-        n_heads, n_kv_heads = padded_heads(model, self.shards(program.head_axes))
         n_statistics = 2.0 if model.norm == "layernorm" else 1.0
         common: dict[str, Array] = {
             "E": float(model.d_model),
-            "F": float(model.d_ff),
-            "H": n_heads,
-            "K": n_kv_heads,
-            "Q": float(model.d_head),
             "V": float(model.vocab_size),
             "P": float(model.n_learned_positions),
             # every chip's own statistics of a norm (sum of squares, for layernorm also the sum) at the entry and between
-            # blocks, of attention over a part of the context (log-sum-exp), and its own best logit
+            # blocks, and its own best logit
             "N": n_statistics * self.shards(program.layout.entry.axes_of("E")),
             "R": n_statistics * self.shards(program.residual.form.axes_of("E")),
-            "M": self.shards(program.cache.form.axes_of("S")),
             "C": self.shards(AXES),
         }
+        kept = None
+        if block is not None:
+            common |= block_dims(model, block.block, self.shards(program.head_axes))
+            cut = {axis for tensor in block.state if "S" in tensor.form.letters for axis in tensor.form.axes_of("S")}
+            # of attention over a part of the context: its log-sum-exp
+            common["M"] = self.shards(tuple(axis for axis in AXES if axis in cut))
+            kept = kept_tokens(block.block)
         self._dims: list[dict[str, Array]] = [
-            common | {"B": g.n_sequences, "L": g.new_tokens, "S": np.add(g.past_tokens, g.new_tokens)}
+            common | {"B": g.n_sequences, "L": g.new_tokens, "S": np.add(_held(g.past_tokens, kept), g.new_tokens)}
             for g in self.groups
         ]
+
+    def of(self, block: BlockProgram) -> "Sizes":
+        """Sizes of a block of the program."""
+        if len(self._program.blocks) == 1:
+            return self
+        if block.kind not in self._blocks:
+            self._blocks[block.kind] = Sizes(self._program, self.mesh, self.groups, block)
+        return self._blocks[block.kind]
 
     def shards(self, axes: tuple[str, ...]) -> Array:
         """Chips along `axes` together."""
@@ -105,13 +129,57 @@ class Sizes:
         return tensor.copies * self.elements(tensor.form)
 
 
-def padded_heads(model: Model, n_shards: Array) -> tuple[Array, Array]:
+def _held(past_tokens: Array, kept: int | None) -> Array:
+    return past_tokens if kept is None else np.minimum(past_tokens, float(kept))
+
+
+def block_dims(model: Model, block: Block, head_shards: Array) -> dict[str, Array]:
+    """Sizes of the dimensions that a block has to itself, heads padded so that each of `head_shards` holds equally many."""
+    return _mixer_dims(model, block, head_shards) | _ffn_dims(model, block)
+
+
+def _mixer_dims(model: Model, block: Block, head_shards: Array) -> dict[str, Array]:
+    mixer = block.mixer
+    if isinstance(mixer, AttentionMixer):
+        n_heads, n_kv_heads = padded_heads(mixer.n_heads, mixer.n_kv_heads, head_shards)
+        return {"H": n_heads, "K": n_kv_heads, "Q": float(mixer.d_head)}
+    if isinstance(mixer, LatentMixer):
+        n_heads, _ = padded_heads(mixer.n_heads, 1, head_shards)
+        index = mixer.indexer
+        return {
+            "H": n_heads, "D": float(mixer.q_rank or 0), "O": float(mixer.kv_rank), "J": float(mixer.d_rope),
+            "I": float(mixer.d_nope), "Y": float(mixer.d_value),
+            "A": float(index.n_heads if index else 0), "U": float(index.d_head if index else 0),
+        }  # fmt: skip
+    if isinstance(mixer, RECURRENT):
+        shape = mixer.recurrence(model.d_model)
+        n_heads, n_groups = padded_heads(shape.n_heads, shape.n_groups, head_shards)
+        return {
+            "H": n_heads, "K": n_groups, "Q": float(shape.d_value), "D": float(shape.d_state),
+            "I": float(shape.per_head), "J": float(shape.per_group),
+            "T": float(shape.widened), "W": float(shape.low_rank - shape.widened),
+            "X": float(ceil_div(shape.conv_elements, shape.n_heads)), "O": float(shape.n_vector_params),
+        }  # fmt: skip
+    return {}
+
+
+def _ffn_dims(model: Model, block: Block) -> dict[str, Array]:
+    ffn = block.ffn
+    if ffn is None:
+        return {}
+    dims: dict[str, Array] = {"F": float(ffn.d_ff)}
+    if isinstance(ffn, DenseFfn):
+        return dims | ({"Y": float(model.d_model)} if ffn.receptance else {})
+    return dims | {"G": float(ffn.n_experts), "Z": float(ffn.d_ff_shared)}
+
+
+def padded_heads(n_heads: int, n_kv_heads: int, n_shards: Array) -> tuple[Array, Array]:
     """Query and KV heads once padded so that every shard holds equally many.
 
     Multiquery and grouped-query K/V heads are never padded: where there are fewer than shards they are replicated.
     """
-    n_heads = ceil_div(float(model.n_heads), n_shards) * n_shards
-    return n_heads, n_heads if model.n_kv_heads == model.n_heads else float(model.n_kv_heads)
+    padded = ceil_div(float(n_heads), n_shards) * n_shards
+    return padded, padded if n_kv_heads == n_heads else float(n_kv_heads)
 
 
 def batch_prefix(mesh: Mapping[str, Array], n_sequences: Array) -> NDArray[np.int64]:

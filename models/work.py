@@ -9,10 +9,33 @@ from math import prod
 
 import numpy as np
 
-from ..hardware_specs.dtypes import DType, parse_dtype
+from ..hardware_specs.dtypes import DTYPES, DType, parse_dtype
 from .description import Model
-from .ops import attention_flop, matmul_flop, visible_share
-from .program import Append, Attention, Collective, Matmul, Pointwise, SendRecv, Step, Tensor
+from .mixers.attention import Reach
+from .ops import (
+    attention_flop,
+    linear_attention_flop,
+    matmul_flop,
+    reach_keys,
+    touched_experts,
+    visible_keys,
+    visible_share,
+)
+from .program import (
+    Append,
+    Attention,
+    Collective,
+    Exchange,
+    Experts,
+    Index,
+    LatentAttention,
+    Matmul,
+    Pointwise,
+    Scan,
+    SendRecv,
+    Step,
+    Tensor,
+)
 from .sizes import Array, Sizes, ceil_div
 
 # Bytes of a number that is summed or compared in full precision: norm statistics, logits and their indices.
@@ -21,21 +44,45 @@ _FULL_PRECISION_BYTES = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formats:
-    """Number formats of what lies in memory and of what travels."""
+    """Number formats of what lies in memory and of what travels.
+
+    Parameters
+    ----------
+    own_experts : of the experts' weights where they have a format of their own
+    state : of recurrent states
+    """
 
     weights: DType
     activations: DType
     kv: DType
+    own_experts: DType | None = None
+    state: DType = DTYPES["fp32"]
+
+    @property
+    def experts(self) -> DType:
+        """Of the experts' weights."""
+        return self.own_experts or self.weights
 
     def bytes_of(self, role: str) -> float:
         """Bytes of one element of a tensor by its role."""
-        sizes = {"activation": self.activations, "weight": self.weights, "kv": self.kv}
+        sizes = {
+            "activation": self.activations, "weight": self.weights, "expert": self.experts, "kv": self.kv,
+            "state": self.state,
+        }  # fmt: skip
         return sizes[role].bytes_per_element if role in sizes else _FULL_PRECISION_BYTES
 
     @property
     def matmul(self) -> DType:
         """The format matmuls run in: 8- and 4-bit floats as they are, integer weights are widened to the activations."""
-        return self.weights if self.weights.compute in ("fp8", "fp4") else self.activations
+        return self._multiplied(self.weights)
+
+    @property
+    def expert_matmul(self) -> DType:
+        """The format experts run in."""
+        return self._multiplied(self.experts)
+
+    def _multiplied(self, weights: DType) -> DType:
+        return weights if weights.compute in ("fp8", "fp4") else self.activations
 
 
 # Formats that activations are kept in; weights in anything narrower leave them as the model has them.
@@ -47,7 +94,13 @@ def default_formats(model: Model, weights: str | None = None, kv: str | None = N
     native = parse_dtype(model.weights_dtype)
     stored = native if weights is None else parse_dtype(weights)
     kinds = [dtype for dtype in (stored, native, parse_dtype("bf16")) if dtype.name in _ACTIVATIONS]
-    return Formats(weights=stored, activations=kinds[0], kv=kinds[0] if kv is None else parse_dtype(kv))
+    return Formats(
+        weights=stored,
+        activations=kinds[0],
+        kv=kinds[0] if kv is None else parse_dtype(kv),
+        own_experts=parse_dtype(model.expert_dtype) if model.expert_dtype and weights is None else None,
+        state=parse_dtype(model.state_dtype),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +148,18 @@ def step_work(step: Step, sizes: Sizes, formats: Formats) -> Work:
                 activation_bytes=tensor_bytes(touched, sizes, formats),
                 n_rows=_n_rows((*step.writes, *step.reads)[0], sizes),
             )
+        case LatentAttention():
+            return _latent_attention(step, sizes, formats)
+        case Index():
+            return _index(step, sizes, formats)
+        case Scan():
+            return _scan(step, sizes, formats)
+        case Experts():
+            return _experts(step, sizes, formats)
+        case Exchange():
+            return _exchange(step, sizes, formats)
         case Append():
-            return Work(kv_bytes=tensor_bytes((step.new,), sizes, formats), n_rows=_n_rows(step.new, sizes))
+            return Work(kv_bytes=tensor_bytes(step.new, sizes, formats), n_rows=_n_rows(step.new[0], sizes))
         case Collective():
             return _collective(step, sizes, formats)
         case SendRecv():
@@ -136,7 +199,7 @@ def _sides(weight: Tensor, step: Matmul, sizes: Sizes) -> tuple[Array, Array]:
     inner: Array = 1.0
     outer: Array = 1.0
     for dim, axes in weight.form.dims:
-        if any(dim in x.form.letters for x in step.x):
+        if dim != step.batched and any(dim in x.form.letters for x in step.x):
             inner = inner * sizes.local(0, dim, axes)
         else:
             outer = outer * sizes.local(0, dim, axes)
@@ -169,10 +232,16 @@ def attention_shapes(step: Attention, sizes: Sizes) -> list[dict[str, Array]]:
                 "heads": sizes.local(g, "H", step.q.form.axes_of("H")),
                 "kv_heads": sizes.local(g, "K", step.cache.form.axes_of("K")),
                 "d_head": sizes.local(g, "Q", ()),
-                "window": 0.0,
+                "window": _limit(step.reach, step.cache, g, sizes),
             }
         )
     return found
+
+
+def _limit(reach: Reach | None, cache: Tensor, group: int, sizes: Sizes) -> Array:
+    """Keys on one chip that a query meets at most; 0 where all of them."""
+    cut = sizes.shards(cache.form.axes_of("S"))
+    return reach_keys(reach, sizes.local(group, "S", ())) / cut
 
 
 def _attention(step: Attention, sizes: Sizes, formats: Formats) -> Work:
@@ -186,22 +255,177 @@ def _attention(step: Attention, sizes: Sizes, formats: Formats) -> Work:
         pairs = sizes.total(step.scores)
         score_bytes = 4.0 * tensor_bytes((step.scores,), sizes, formats)
     else:
-        pairs = _visible_pairs(step, sizes)
+        pairs = _visible_pairs(step.q, step.cache, step.reach, sizes)
     return Work(
         flop=attention_flop(pairs, sizes.local(0, "Q", ())),
-        kv_bytes=tensor_bytes((step.cache,), sizes, formats),
+        kv_bytes=_read_bytes(step.cache, step.reach, sizes, formats),
         activation_bytes=tensor_bytes((step.q, step.out), sizes, formats) + score_bytes,
     )
 
 
-def _visible_pairs(step: Attention, sizes: Sizes) -> Array:
-    """(Query, key) pairs of all heads on one chip that the causal mask lets through."""
+def _visible_pairs(q: Tensor, cache: Tensor, reach: Reach | None, sizes: Sizes) -> Array:
+    """(Query, key) pairs of all heads on one chip that the causal mask and the reach let through."""
     pairs: Array = 0.0
+    axes = cache.form.axes_of("S")
     for g, group in enumerate(sizes.groups):
-        queries = [sizes.local(g, dim, step.q.form.axes_of(dim)) for dim in ("B", "L", "H")]
-        keys = sizes.local(g, "S", step.cache.form.axes_of("S")) * visible_share(group.new_tokens, group.past_tokens)
+        queries = [sizes.local(g, dim, q.form.axes_of(dim)) for dim in ("B", "L", "H")]
+        if reach is None:
+            keys = sizes.local(g, "S", axes) * visible_share(group.new_tokens, group.past_tokens)
+        else:
+            context = sizes.local(g, "S", ())
+            new = np.minimum(group.new_tokens, context)
+            keys = visible_keys(new, context - new, reach_keys(reach, context)) / sizes.shards(axes)
         pairs = pairs + prod(queries, start=keys)
     return pairs
+
+
+def _read_bytes(cache: Tensor, reach: Reach | None, sizes: Sizes, formats: Formats) -> Array:
+    """What attention reads of a cache: all of it, or what the last new tokens reach."""
+    if reach is None:
+        return tensor_bytes((cache,), sizes, formats)
+    total: Array = 0.0
+    for g, group in enumerate(sizes.groups):
+        context = sizes.local(g, "S", ())
+        limit = reach_keys(reach, context)
+        met = np.where(np.greater(limit, 0.0), np.minimum(context, limit + group.new_tokens - 1.0), context)
+        parts = [sizes.local(g, dim, axes) for dim, axes in cache.form.dims]
+        total = total + prod(parts, start=met / context) * cache.copies * formats.bytes_of(cache.role)
+    return total
+
+
+def latent_shapes(step: LatentAttention, sizes: Sizes) -> list[dict[str, Array]]:
+    """Sizes of the kernel on one chip for each token group, by the names the kernel forms use."""
+    q, latents = step.q[0], step.cache[0]
+    found = []
+    for g, group in enumerate(sizes.groups):
+        context = sizes.local(g, "S", latents.form.axes_of("S"))
+        limit = _limit(step.reach, latents, g, sizes)
+        met = np.where(np.greater(limit, 0.0), np.minimum(context, limit), context)
+        found.append(
+            {
+                "batch": sizes.local(g, "B", q.form.axes_of("B")),
+                "new": sizes.local(g, "L", q.form.axes_of("L")),
+                "past": met - np.minimum(group.new_tokens, met),
+                "context": met,
+                "heads": sizes.local(g, "H", q.form.axes_of("H")),
+            }
+        )
+    return found
+
+
+def _latent_attention(step: LatentAttention, sizes: Sizes, formats: Formats) -> Work:
+    """Scores and mix of every pair, in the latent or between expanded heads, whichever is less; the latent is read once.
+
+    Expanding a latent takes what bringing a query into it takes, which its own steps count for the new tokens: what is past
+    is expanded again.
+
+    References
+    ----------
+    [DeepSeek2024] section 2.1.2 and appendix C.
+    """
+    q, latents = step.q[0], step.cache[0]
+    rank, rotated = sizes.local(0, "O", ()), sizes.local(0, "J", ())
+    pairs = _visible_pairs(q, latents, step.reach, sizes)
+    absorbed = attention_flop(pairs, (2.0 * rank + rotated) / 2.0)
+    past: Array = 0.0
+    for g in range(len(sizes.groups)):
+        held = [sizes.local(g, "B", q.form.axes_of("B")), sizes.local(g, "S", latents.form.axes_of("S"))]
+        new = sizes.local(g, "L", q.form.axes_of("L"))
+        past = past + held[0] * (held[1] - np.minimum(new, held[1])) * sizes.local(g, "H", q.form.axes_of("H"))
+    expanded = attention_flop(pairs, (step.d_nope + rotated + step.d_value) / 2.0)
+    expanded = expanded + matmul_flop(past, rank * (step.d_nope + step.d_value))
+    return Work(
+        flop=np.minimum(absorbed, expanded),
+        kv_bytes=sum((_read_bytes(t, step.reach, sizes, formats) for t in step.cache), start=0.0),
+        activation_bytes=tensor_bytes((*step.q, step.out), sizes, formats),
+    )
+
+
+def _index(step: Index, sizes: Sizes, formats: Formats) -> Work:
+    """One product a pair and small head, before any is left out."""
+    pairs: Array = 0.0
+    for g, group in enumerate(sizes.groups):
+        queries = [sizes.local(g, dim, step.q.form.axes_of(dim)) for dim in ("B", "L", "A")]
+        keys = sizes.local(g, "S", step.cache.form.axes_of("S")) * visible_share(group.new_tokens, group.past_tokens)
+        pairs = pairs + prod(queries, start=keys)
+    return Work(
+        flop=attention_flop(pairs, sizes.local(0, "U", ())) / 2.0,
+        kv_bytes=tensor_bytes((step.cache,), sizes, formats),
+        activation_bytes=tensor_bytes((step.q,), sizes, formats),
+    )
+
+
+# Tokens a scan takes together: within a chunk every pair meets, between chunks the state carries on.
+_SCAN_CHUNK = 64.0
+
+
+def _scan(step: Scan, sizes: Sizes, formats: Formats) -> Work:
+    """The recurrence, a chunk at a time; the state is read and written once a pass.
+
+    References
+    ----------
+    [Dao2024] section 6.
+    """
+    state, out = step.state[0].form, step.out.form
+    d_state, d_value = sizes.local(0, "D", ()), sizes.local(0, "Q", ())
+    flop: Array = 0.0
+    for g, group in enumerate(sizes.groups):
+        tokens = sizes.local(g, "B", out.axes_of("B")) * sizes.local(g, "L", out.axes_of("L"))
+        heads = sizes.local(g, "H", state.axes_of("H"))
+        flop = flop + linear_attention_flop(tokens, heads, d_state, d_value, np.minimum(group.new_tokens, _SCAN_CHUNK))
+    return Work(
+        flop=flop,
+        kv_bytes=2.0 * tensor_bytes(step.state, sizes, formats),
+        activation_bytes=tensor_bytes((*step.reads, step.out), sizes, formats),
+        n_rows=_n_rows(step.out, sizes),
+    )
+
+
+def expert_shape(step: Experts, sizes: Sizes) -> dict[str, Array]:
+    """Sizes of the kernel on one chip, by the names the kernel forms use; `tokens` are those its experts are chosen by.
+
+    Tokens that come from `exchanged` chips are as many as those that leave, if all experts are chosen alike.
+    """
+    up, ffn = step.weights[0].form, step.ffn
+    capacity = 1.0 if ffn.capacity_factor is None else ffn.capacity_factor
+    return {
+        "tokens": _n_rows(step.x, sizes) * sizes.shards(step.exchanged) * capacity,
+        "d_model": sizes.local(0, "E", ()),
+        "d_ff": sizes.local(0, "F", ()),
+        "top_k": float(ffn.n_experts_per_token),
+        "experts": sizes.local(0, "G", ()),
+        "tp": sizes.shards(up.axes_of("F")),
+        "ep": sizes.shards(up.axes_of("G")),
+        "gated": 1.0 if ffn.gated else 0.0,
+    }
+
+
+def _experts(step: Experts, sizes: Sizes, formats: Formats) -> Work:
+    """2mkn of the rows that meet this chip's experts; the weights of those that any token is routed to are read.
+
+    References
+    ----------
+    [Fedus2021] section 2.2: capacity, which is computed whether it is filled or not.
+    """
+    shape = expert_shape(step, sizes)
+    rows = shape["tokens"] * shape["top_k"] / shape["ep"]
+    local = sum((sizes.total(w) for w in step.weights), start=0.0)
+    n_local = sizes.local(0, "G", step.weights[0].form.axes_of("G"))
+    touched = touched_experts(n_local, shape["tokens"], shape["top_k"] / shape["experts"])
+    width = sizes.local(0, "E", ()) * formats.activations.bytes_per_element
+    return Work(
+        flop=matmul_flop(rows, local / n_local),
+        weight_bytes=touched * local / n_local * formats.experts.bytes_per_element,
+        activation_bytes=2.0 * rows * width,
+        n_rows=rows,
+    )
+
+
+def _exchange(step: Exchange, sizes: Sizes, formats: Formats) -> Work:
+    """Every token once for each of its experts, of which all but one in K are elsewhere."""
+    k = sizes.shards(step.axes)
+    full = step.n_copies * tensor_bytes((step.tensor,), sizes, formats)
+    return Work(full_bytes=full, sent_bytes=full * (k - 1.0) / k, n_rows=_n_rows(step.tensor, sizes))
 
 
 def _collective(step: Collective, sizes: Sizes, formats: Formats) -> Work:

@@ -8,16 +8,24 @@ import numpy as np
 
 from ..hardware_specs.cluster import Mesh
 from ..hardware_specs.prices import price_usd_per_h
+from ..models.layouts import LAYOUTS
 from ..models.sizes import batch_axes, padded_heads
 from ..simulator.cost.calibrated import BORROWED_LOG, UNKNOWN_ENGINE_LOG, Calibration, calibration_of
 from ..simulator.cost.machine import Machine, make_machine
 from ..simulator.cost.memory import MEMORY_PARTS
-from ..simulator.cost.phases import PhasePrice, bind, microbatch_sequences, model_flop_utilization, price_phase
-from ..simulator.cost.price import Engine, StepPrice, pass_time_s, price_pass
+from ..simulator.cost.phases import (
+    PhasePrice,
+    PhaseSetting,
+    bind,
+    microbatch_sequences,
+    model_flop_utilization,
+    price_phase,
+)
+from ..simulator.cost.price import BLOCK, Engine, StepPrice, pass_time_s, price_pass
 from .request import PlanRequest
 from .result import Bound, MemoryShare, MeshSizes, PhasePlan, Plan, Source, StepShare
 from .search import Pair
-from .space import Choice, wanted_meshes
+from .space import Choice, head_counts, wanted_meshes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +112,13 @@ def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
         ffn=setting.layout,
         attention=setting.attention,
         head_shards=head_shards,
-        n_heads_padded=int(padded_heads(model, float(head_shards))[0]),
+        experts=setting.experts,
+        ep=_expert_shards(setting, mesh),
+        n_heads_padded=max(
+            int(padded_heads(*head_counts(model, block), float(head_shards))[0]) for block in model.kinds.values()
+        ),
         weights=setting.formats.weights.name,
+        expert_weights=setting.formats.experts.name,
         activations=setting.formats.activations.name,
         kv_dtype=setting.formats.kv.name,
         page_size=setting.page_size,
@@ -124,6 +137,15 @@ def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
         bound=_bound(breakdown),
         breakdown=breakdown,
     )
+
+
+def _expert_shards(setting: PhaseSetting, mesh: Mesh) -> int:
+    """Chips that hold different experts."""
+    if setting.experts == "tensor":
+        return 1
+    layout = LAYOUTS[setting.layout]
+    size = dict(zip("xyz", mesh.sizes, strict=True))
+    return math.prod(size[axis] for axis in (*layout.stored.axes_of("F"), *layout.data_axes))
 
 
 def _price(request: PlanRequest, choice: Choice, engine: Engine) -> _Priced:
@@ -203,7 +225,7 @@ def _breakdown(priced: _Priced, sources: dict[str, Source]) -> tuple[StepShare, 
     scale = priced.pass_s / float(pass_time_s(priced.steps))
     return tuple(
         StepShare(
-            step=step.name if step.part in ("block", "pass") else f"{step.part}: {step.name}",
+            step=step.name if step.part in (BLOCK, "pass") else f"{step.part}: {step.name}",
             compute_s=scale * step.count * float(step.compute_s),
             memory_s=scale * step.count * float(step.memory_s),
             comm_s=scale * step.count * float(step.comm_s),

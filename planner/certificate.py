@@ -9,9 +9,12 @@ import math
 from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.cluster import parse_pool
 from ..hardware_specs.dtypes import parse_dtype
+from ..models.blocks import Block
+from ..models.description import Model
 from ..models.lower import lower
+from ..models.params import kept_tokens
 from ..models.program import Tensor
-from ..models.sizes import batch_axes
+from ..models.sizes import batch_axes, block_dims
 from .request import PlanRequest
 from .result import PhasePlan, Plan
 
@@ -53,23 +56,23 @@ def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
     """Weights and cache must be what the forms say; with the activations they must lie below the limit."""
     sequences = _ceil(_ceil(phase.batch, phase.dp), phase.n_microbatches)
     sizes = (phase.mesh.x, phase.mesh.y, phase.mesh.z)
-    head_axes = _head_axes(phase)
     program = lower(
         request.model,
         phase.ffn,
         phase.attention,
+        experts=phase.experts,
         batch_axes=batch_axes(sizes, sequences),
-        head_axes=head_axes,
+        head_axes=phase.head_axes,
     )
-    layers = _ceil(request.model.n_layers, phase.pp)
-    weight = parse_dtype(phase.weights).bytes_per_element
     context = _ceil(request.workload.context_tokens, phase.page_size) * phase.page_size
-    dims = _dims(request, phase, sequences, context)
-    blocks = sum(_elements(t, dims, sizes) for t in program.block_weights)
-    ends = max(sum(_elements(t, dims, sizes) for t in held) for held in program.end_weights(pp=phase.pp))
-    weights = (layers * blocks + ends) * weight
-    cache = layers * _elements(program.cache, dims, sizes) * parse_dtype(phase.kv_dtype).bytes_per_element
-    cache *= phase.n_microbatches
+    ends = max(_bytes(request, phase, held, {}, sizes) for held in program.end_weights(pp=phase.pp))
+    blocks, caches = {}, {}
+    for block in program.blocks:
+        dims = _dims(request, phase, block.block, sequences, context)
+        blocks[block.kind] = _bytes(request, phase, block.weights, dims, sizes)
+        caches[block.kind] = _bytes(request, phase, block.state, dims, sizes)
+    weights = ends + _fullest(request.model, blocks, phase.pp)
+    cache = _fullest(request.model, caches, phase.pp) * phase.n_microbatches
     for name, counted, stated in (("weights", weights, phase.memory.weights), ("cache", cache, phase.memory.kv_cache)):
         if not math.isclose(counted, stated, rel_tol=_ROUNDING):
             _fail(f"{phase.phase} {name}: {counted:.6g} bytes counted, {stated:.6g} stated")
@@ -84,25 +87,40 @@ def _ceil(n: int, parts: int) -> int:
     return -(-n // parts)
 
 
-def _head_axes(phase: PhasePlan) -> tuple[str, ...]:
-    whole = phase.head_shards == phase.tp
-    return ("x", "y", "z") if whole else ("y", "z")
+def _fullest(model: Model, bytes_of: dict[str, float], pp: int) -> float:
+    """Bytes of the fullest stage's layers: the first stages have one layer more where they do not divide."""
+    whole, more = divmod(len(model.layers), pp)
+    starts = [i * whole + min(i, more) for i in range(pp + 1)]
+    return max(sum(bytes_of[kind] for kind in model.layers[starts[i] : starts[i + 1]]) for i in range(pp))
 
 
-def _dims(request: PlanRequest, phase: PhasePlan, sequences: int, context: int) -> dict[str, int]:
+def _bytes(
+    request: PlanRequest,
+    phase: PhasePlan,
+    tensors: tuple[Tensor, ...],
+    dims: dict[str, int],
+    sizes: tuple[int, int, int],
+) -> float:
+    """Bytes of tensors on one chip, each in its own format."""
     model = request.model
-    multihead = model.n_kv_heads == model.n_heads
-    return {
-        "E": model.d_model,
-        "F": model.d_ff,
-        "H": phase.n_heads_padded,
-        "K": phase.n_heads_padded if multihead else model.n_kv_heads,
-        "Q": model.d_head,
-        "V": model.vocab_size,
-        "P": model.n_learned_positions,
-        "B": sequences,
-        "S": context,
+    ends = {"E": model.d_model, "V": model.vocab_size, "P": model.n_learned_positions}
+    formats = {
+        "weight": phase.weights,
+        "expert": phase.expert_weights,
+        "kv": phase.kv_dtype,
+        "state": model.state_dtype,
+        "activation": phase.activations,
     }
+    return sum(_elements(t, dims | ends, sizes) * parse_dtype(formats[t.role]).bytes_per_element for t in tensors)
+
+
+def _dims(request: PlanRequest, phase: PhasePlan, block: Block, sequences: int, context: int) -> dict[str, int]:
+    """Whole numbers of every dimension a block's weights and states have."""
+    shards = math.prod(phase.mesh.model_dump()[axis] for axis in phase.head_axes)
+    kept = kept_tokens(block)
+    lasting = {"B": sequences, "S": context if kept is None else min(context, kept)}
+    sized = block_dims(request.model, block, float(shards))
+    return lasting | {dim: int(size) for dim, size in sized.items()}
 
 
 def _elements(tensor: Tensor, dims: dict[str, int], sizes: tuple[int, int, int]) -> int:

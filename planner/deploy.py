@@ -11,11 +11,10 @@ from ..hardware_specs.prices import price_usd_per_h
 from ..hardware_specs.units import parse_quantity
 from ..models.catalogue import get_model
 from ..models.description import Model
-from ..models.forms import AXES
 from ..models.params import kv_bytes_per_token
 from ..models.work import Formats
 from ..simulator.cost.calibrated import calibration_of
-from ..simulator.cost.capacity import cache_pages, work_bytes
+from ..simulator.cost.capacity import cache_pages, fixed_bytes, work_bytes
 from ..simulator.cost.machine import make_machine
 from ..simulator.cost.phases import PhaseSetting
 from ..simulator.cost.step_time import PhasedSteps, PhaseRun, is_one_program
@@ -30,6 +29,8 @@ _TIER_SEQUENCES = 64
 # at least so much memory that have 8-bit floats.
 _LARGE_BYTES = parse_quantity("70 GiB", "B")
 _SEQUENCES, _LARGE_SEQUENCES = 256, 1024
+# Of the memory left for what sequences keep, the most that states of a fixed size may take.
+_STATE_SHARE = 0.5
 _TOKENS, _LARGE_TOKENS = 2048, 8192
 
 
@@ -140,7 +141,10 @@ def replica_spec(
     tokens = _pass_tokens(prefill, shape, scheduler.name, budget)
     work = max(work_bytes(reads, tokens=float(tokens)), work_bytes(writes, tokens=float(sequences)))
     free = decode.memory.limit - decode.memory.weights - work
-    n_pages = cache_pages(writes, free_bytes=free, page_tokens=decode.page_size)
+    kept = fixed_bytes(writes)
+    if sequences * kept > free * _STATE_SHARE:
+        sequences = max(int(free * _STATE_SHARE / kept), 1)
+    n_pages = cache_pages(writes, free_bytes=free - sequences * kept, page_tokens=decode.page_size)
     if n_pages < 1:
         raise SpecError(
             f"{tokens} tokens a pass leave no memory for the cache: of {decode.memory.limit:.4g} bytes weights take "
@@ -202,13 +206,16 @@ def phase_run(phase: PhasePlan, model: Model, shape: WorkloadShape) -> PhaseRun:
         phase=phase.phase,
         layout=phase.ffn,
         attention=phase.attention,
+        experts=phase.experts,
         formats=Formats(
             weights=parse_dtype(phase.weights),
+            own_experts=parse_dtype(phase.expert_weights),
+            state=parse_dtype(model.state_dtype),
             activations=parse_dtype(phase.activations),
             kv=parse_dtype(phase.kv_dtype),
         ),
         workload=Workload(input_tokens=shape.input_tokens, output_tokens=shape.output_tokens),
-        head_axes=AXES if phase.head_shards == phase.tp else AXES[1:],
+        head_axes=phase.head_axes,
         pp=phase.pp,
         page_size=phase.page_size,
     )

@@ -5,7 +5,6 @@ from typing import Literal
 
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
-from ..models.forms import AXES
 from ..simulator.cost.engines import get_engine
 from ..validate.execute.arithmetic import NORM_EPS
 from ..validate.execute.checkpoint import Settings, read_settings
@@ -118,7 +117,8 @@ def _phase(phase: PhasePlan, n_passes: int) -> PhaseSpec:
     return PhaseSpec(
         layout=phase.ffn,
         attention=phase.attention,
-        head_axes=AXES if phase.head_shards == phase.tp else AXES[1:],
+        experts=phase.experts,
+        head_axes=phase.head_axes,
         looped=get_engine(phase.engine).runs.looped,
         n_passes=n_passes,
     )

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware_specs.cluster import Slice
-from ..models.forms import AXES, Form
-from ..models.layouts import LAYOUTS
+from ..models.forms import AXES
+from ..simulator.cost.handoff import States
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import PhaseSetting, lower_phase, price_phase
 from ..simulator.cost.price import Engine
 from ..simulator.types import PhaseName
 from .request import PlanRequest
-from .space import Cells, Choice, formats_key, phase_cells
+from .space import Cells, Choice, formats_key, phase_cells, stored_key
 
 # Candidates of one array: long enough that numpy does the work, short enough to stay in cache.
 _CHUNK = 8192
@@ -71,7 +71,7 @@ def price_slices(
     slices: Sequence[Slice],
     phase: PhaseName,
     rejected: Counter[str],
-    cache_forms: dict[Form, int],
+    cache_forms: dict[States, int],
 ) -> dict[Slice, Groups]:
     """Price a phase on every slice, grouped by what both phases of a pair on one slice must share.
 
@@ -84,7 +84,7 @@ def price_slices(
     parts: dict[Slice, dict[tuple[object, ...], list[PricedCells]]] = {slice_: {} for slice_ in slices}
     for cells, priced in _priced(request, slices, phase, engine, rejected, cache_forms):
         setting = cells.setting
-        stored, formats = LAYOUTS[setting.layout].stored, formats_key(setting.formats)
+        stored, formats = stored_key(setting), formats_key(setting.formats)
         for i in np.unique(cells.mesh):
             shared = (setting.pp, setting.dp, int(i), stored, setting.head_axes, formats, setting.page_size)
             parts[cells.slice].setdefault(shared, []).append(priced.take(np.flatnonzero(cells.mesh == i)))
@@ -97,7 +97,7 @@ def _priced(
     phase: PhaseName,
     engine: Engine,
     rejected: Counter[str],
-    cache_forms: dict[Form, int],
+    cache_forms: dict[States, int],
 ) -> Iterator[tuple[Cells, PricedCells]]:
     """Every set of cells with its prices; sets that run one program on one kind of wires are priced together."""
     waiting: dict[tuple[PhaseSetting, bool], list[Cells]] = {}
@@ -112,7 +112,7 @@ def _priced(
 
 
 def _price_together(
-    setting: PhaseSetting, held: list[Cells], engine: Engine, cache_forms: dict[Form, int]
+    setting: PhaseSetting, held: list[Cells], engine: Engine, cache_forms: dict[States, int]
 ) -> list[tuple[Cells, PricedCells]]:
     """Price sets of cells as one array: a replica each, with its part of the batch."""
     offsets = np.cumsum([0, *(len(cells.meshes) for cells in held)])
@@ -142,7 +142,7 @@ def _price_together(
     return [(cells, everything.take(np.arange(ends[i], ends[i + 1]))) for i, cells in enumerate(held)]
 
 
-def _numbered(setting: PhaseSetting, engine: Engine, cache_forms: dict[Form, int]) -> NDArray[np.int64]:
+def _numbered(setting: PhaseSetting, engine: Engine, cache_forms: dict[States, int]) -> NDArray[np.int64]:
     """The number of the cache's form for each count of axes that may divide the batch."""
-    forms = (lower_phase(setting, AXES[:n], engine).cache.form for n in range(len(AXES) + 1))
+    forms = (lower_phase(setting, AXES[:n], engine).states for n in range(len(AXES) + 1))
     return np.array([cache_forms.setdefault(form, len(cache_forms)) for form in forms])

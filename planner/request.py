@@ -9,7 +9,7 @@ from ..hardware_specs.cluster import Slice, parse_pool
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
 from ..models.description import Model
-from ..models.layouts import parse_layout_pair
+from ..models.layouts import parse_layout
 from ..models.work import Formats, default_formats
 from ..simulator.cost.calibrated import Calibration, calibration_of, default_engine
 from ..simulator.cost.engines import get_engine
@@ -221,7 +221,7 @@ def _layouts(text: str | None) -> tuple[str, ...] | None:
         return None
     names = tuple(part.strip() for part in text.split(","))
     for name in names:
-        parse_layout_pair(name)
+        parse_layout(name)
     return names
 
 

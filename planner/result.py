@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..hardware_specs.errors import SpecError
-from ..models.layouts import AttentionSharding
+from ..models.forms import AXES
+from ..models.layouts import LAYOUTS, AttentionSharding, ExpertSharding
 from ..simulator.cost.roofline import step_time_s
 
 if TYPE_CHECKING:
@@ -84,9 +85,11 @@ class PhasePlan(BaseModel):
     n_microbatches: int
     ffn: str
     attention: AttentionSharding
+    experts: ExpertSharding = "tensor"
     head_shards: int
     n_heads_padded: int
     weights: str
+    expert_weights: str
     activations: str
     kv_dtype: str
     page_size: int
@@ -106,9 +109,17 @@ class PhasePlan(BaseModel):
     breakdown: tuple[StepShare, ...]
 
     @property
+    def head_axes(self) -> tuple[str, ...]:
+        """The mesh axes its heads are cut over."""
+        data = LAYOUTS[self.ffn].data_axes
+        if data:
+            return tuple(axis for axis in AXES if axis not in data)
+        return AXES if self.head_shards == self.tp else AXES[1:]
+
+    @property
     def layout(self) -> str:
-        """Feed-forward layout and attention sharding, as the command line writes them."""
-        return f"{self.ffn}/{self.attention}"
+        """Feed-forward layout, attention sharding, and how experts are cut if not like all else, as the command line has it."""
+        return f"{self.ffn}/{self.attention}" + (f"/{self.experts}" if self.experts != "tensor" else "")
 
 
 class UnderLoad(BaseModel):

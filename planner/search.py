@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.units import format_bytes, format_seconds
-from ..models.forms import Form
-from ..models.params import kv_bytes_per_token
-from ..simulator.cost.handoff import cache_collectives, handoff_s
+from ..models.params import sequence_bytes
+from ..simulator.cost.handoff import States, handoff_s, state_moves
 from ..simulator.cost.machine import make_machine
 from .pareto import pareto_indices
 from .priced import Groups, PricedCells, joined, price_slices
@@ -49,7 +48,7 @@ class Found:
     rejected: Counter[str] = field(default_factory=Counter)
     n_candidates: int = 0
     n_phase_cells: int = 0
-    cache_forms: dict[Form, int] = field(default_factory=dict)
+    cache_forms: dict[States, int] = field(default_factory=dict)
     least_over_bytes: tuple[float, str] = (np.inf, "")
     least_ttft_s: float = np.inf
     least_tpot_s: float = np.inf
@@ -128,7 +127,7 @@ def _resharding_s(
     latency = np.zeros((len(forms), len(forms)))
     each = np.zeros((len(forms), len(forms)))
     for a, b in product(np.unique(p.cache), np.unique(d.cache)):
-        moves = cache_collectives(forms[a], forms[b])
+        moves = state_moves(forms[a], forms[b])
         if moves:
             latency[a, b] = float(handoff_s(setting, moves, machine, 0.0, engine))
             each[a, b] = (float(handoff_s(setting, moves, machine, _MANY, engine)) - latency[a, b]) / _MANY
@@ -289,13 +288,17 @@ def _handoff_s(request: PlanRequest, p_slice: Slice, d_slice: Slice, p: PricedCe
     if ports[0] is None or ports[1] is None:
         return np.full((len(p.latency_s), 1), np.nan)
     rate = min(p_slice.n_chips * ports[0].value, d_slice.n_chips * ports[1].value)
-    total = p.batch * float(request.workload.input_tokens) * _cache_bytes_per_token(p)
+    total = p.batch * _prompt_bytes(p, float(request.workload.input_tokens))
     return (total / rate)[:, None]
 
 
-def _cache_bytes_per_token(p: PricedCells) -> float:
+def _prompt_bytes(p: PricedCells, tokens: float) -> float:
     setting = p.origins[0][0].setting
-    return kv_bytes_per_token(setting.model, setting.formats.kv.bytes_per_element)
+    formats = setting.formats
+    return sequence_bytes(
+        setting.model, tokens, kv_bytes=formats.kv.bytes_per_element, state_bytes=formats.state.bytes_per_element,
+        conv_bytes=formats.activations.bytes_per_element,
+    )  # fmt: skip
 
 
 def nearest_miss(request: PlanRequest, found: Found) -> str | None:

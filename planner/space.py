@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware_specs.cluster import Mesh, Slice, meshes, splits
+from ..models.blocks import RECURRENT, Block
 from ..models.description import Model
+from ..models.feed_forward import DenseFfn, ExpertsFfn
 from ..models.forms import AXES
-from ..models.layouts import LAYOUTS, AttentionSharding, Layout, parse_layout_pair
+from ..models.layouts import EXPERT_SHARDINGS, LAYOUTS, AttentionSharding, ExpertSharding, Layout, parse_layout
+from ..models.mixers.attention import AttentionMixer
+from ..models.mixers.latent import LatentMixer
 from ..models.work import Formats
 from ..simulator.cost.engines import get_engine
 from ..simulator.cost.phases import PhaseSetting, engine_microbatches
@@ -67,20 +71,21 @@ def phase_cells(
             refused["more pipeline stages than layers"] += len(batches)
             continue
         usable = wanted_meshes(request, slice_, pp, dp)
-        for layout, attention, head_axes in _cuts(request, slice_, phase):
-            own = _own_meshes(request, layout, attention, usable, phase)
-            chosen = _fitting(request.model, layout, head_axes, usable, own, len(batches), refused)
+        for cut in _cuts(request, slice_, phase):
+            own = _own_meshes(request, cut, usable, phase)
+            chosen = _fitting(request.model, cut, usable, own, len(batches), refused)
             if not chosen:
                 continue
             for formats, page_size in product(request.formats, request.page_sizes):
                 setting = PhaseSetting(
                     model=request.model,
                     phase=phase,
-                    layout=layout.name,
-                    attention=attention,
+                    layout=cut.layout.name,
+                    attention=cut.attention,
+                    experts=cut.experts,
                     formats=formats,
                     workload=request.workload,
-                    head_axes=head_axes,
+                    head_axes=cut.head_axes,
                     pp=pp,
                     dp=dp,
                     page_size=page_size,
@@ -101,48 +106,72 @@ def _named(request: PlanRequest, phase: PhaseName) -> tuple[str, ...] | None:
     return request.prefill_layouts if phase == "prefill" else request.decode_layouts
 
 
-def _cuts(
-    request: PlanRequest, slice_: Slice, phase: PhaseName
-) -> Iterator[tuple[Layout, AttentionSharding, tuple[str, ...]]]:
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How one candidate cuts a model, on whatever mesh."""
+
+    layout: Layout
+    attention: AttentionSharding
+    experts: ExpertSharding
+    head_axes: tuple[str, ...]
+
+
+def _cuts(request: PlanRequest, slice_: Slice, phase: PhaseName) -> Iterator[Cut]:
     """Layouts the request names, else those its engine can run, with the axes to cut the heads over."""
     profile = get_engine(request.engine_name(slice_))
     for text in _named(request, phase) or _open_layouts(request, profile.layouts, phase):
-        ffn, attention = parse_layout_pair(text)
+        name = parse_layout(text)
+        ffn, attention = name.ffn, name.attention
+        shardings = (name.experts,) if name.experts else _expert_shardings(request.model, LAYOUTS[ffn])
         for sharding in profile.attention if attention is None else (attention,):
             # splitting the cache over context is for decode, which reads all of it for one token
             if sharding == "context" and phase == "prefill" and attention is None:
                 continue
             if ffn == "wg-xyz" and sharding != "batch" and attention is None and "batch" in profile.attention:
                 continue
-            for head_axes in _head_choices(LAYOUTS[ffn]):
-                yield LAYOUTS[ffn], sharding, head_axes
+            for head_axes, experts in product(_head_choices(LAYOUTS[ffn]), shardings):
+                yield Cut(LAYOUTS[ffn], sharding, experts, head_axes)
+
+
+def has_experts(model: Model) -> bool:
+    """Whether any block routes its tokens."""
+    return any(isinstance(block.ffn, ExpertsFfn) for block in model.kinds.values())
+
+
+def _expert_shardings(model: Model, layout: Layout) -> tuple[ExpertSharding, ...]:
+    """Ways to cut experts worth a look: tokens are sent to them where the batch is cut over the chips that hold them."""
+    if not has_experts(model):
+        return ("tensor",)
+    return EXPERT_SHARDINGS if layout.data_axes else ("tensor", "expert")
 
 
 def _open_layouts(request: PlanRequest, layouts: tuple[str, ...], phase: PhaseName) -> tuple[str, ...]:
     """Layouts for a phase that the request leaves open: the engine's, and what can share the other phase's weights."""
     other = _named(request, "decode" if phase == "prefill" else "prefill") or ()
-    stored = {LAYOUTS[parse_layout_pair(text)[0]].stored for text in other}
-    return tuple(dict.fromkeys((*layouts, *(name for name, x in LAYOUTS.items() if x.stored in stored))))
+    stored = {LAYOUTS[parse_layout(text).ffn].stored for text in other}
+    alike = [name for name, x in LAYOUTS.items() if x.stored in stored]
+    # replicas within a mesh are the replicas outside it, unless they have experts in common
+    data = [name for name, x in LAYOUTS.items() if x.data_axes and has_experts(request.model)]
+    return tuple(dict.fromkeys((*layouts, *alike, *data)))
 
 
 def _head_choices(layout: Layout) -> tuple[tuple[str, ...], ...]:
     """Heads cut over every axis, padded where they do not divide; or over fewer, attention replicated over the rest."""
+    if layout.data_axes:
+        return (tuple(axis for axis in AXES if axis not in layout.data_axes),)
     fewer = tuple(axis for axis in AXES if axis != "x")
     return (AXES, fewer) if layout.needs_2d else (AXES,)
 
 
-def _own_meshes(
-    request: PlanRequest, layout: Layout, attention: AttentionSharding, usable: tuple[Mesh, ...], phase: PhaseName
-) -> list[int]:
+def _own_meshes(request: PlanRequest, cut: Cut, usable: tuple[Mesh, ...], phase: PhaseName) -> list[int]:
     """Indices of the meshes on which a layout goes by its own name."""
     named = _named(request, phase) is not None
-    return [i for i, mesh in enumerate(usable) if is_canonical(layout.name, attention, mesh.sizes, named=named)]
+    return [i for i, mesh in enumerate(usable) if is_canonical(cut, mesh.sizes, named=named)]
 
 
 def _fitting(
     model: Model,
-    layout: Layout,
-    head_axes: tuple[str, ...],
+    cut: Cut,
     usable: tuple[Mesh, ...],
     own: list[int],
     n_batches: int,
@@ -151,7 +180,7 @@ def _fitting(
     """Those of the `own` meshes a layout can lie on."""
     chosen = []
     for i in own:
-        reason = misfit(model, layout, head_axes, usable[i].sizes)
+        reason = misfit(model, cut, usable[i].sizes)
         if reason == _REPLICATION_FOR_NOTHING:
             continue
         if reason is None:
@@ -161,37 +190,78 @@ def _fitting(
     return chosen
 
 
-def is_canonical(layout: str, attention: str, sizes: tuple[int, int, int], *, named: bool) -> bool:
-    """Whether a layout pair on a mesh goes by this name.
+def is_canonical(cut: Cut, sizes: tuple[int, int, int], *, named: bool) -> bool:
+    """Whether a layout on a mesh goes by this name.
 
     On one chip all are alike and go by the engine's 1D form over heads, unless the user `named` another.
     """
     if sizes == (1, 1, 1) and not named:
-        return layout in ("ws-1d", "ws-1d-allreduce") and attention == "heads"
-    return LAYOUTS[layout].names(sizes)
+        return cut.layout.name in ("ws-1d", "ws-1d-allreduce") and cut.attention == "heads" and cut.experts == "tensor"
+    return cut.layout.names(sizes)
 
 
 _REPLICATION_FOR_NOTHING = "heads divide, no need to replicate attention"
 
 
-def misfit(model: Model, layout: Layout, head_axes: tuple[str, ...], sizes: tuple[int, int, int]) -> str | None:
+def misfit(model: Model, cut: Cut, sizes: tuple[int, int, int]) -> str | None:
     """Why a layout of a model cannot lie on a mesh, or None."""
     size = dict(zip(AXES, sizes, strict=True))
-    shards = _product(size, head_axes)
-    if head_axes != AXES:
-        if model.n_heads % _product(size, AXES) == 0:
-            return _REPLICATION_FOR_NOTHING
-        if model.n_heads % shards:
-            return "n_heads does not divide over the axes chosen"
-    grouped = 1 < model.n_kv_heads < model.n_heads
-    if grouped and (model.n_heads % shards or (model.n_kv_heads % shards and shards % model.n_kv_heads)):
-        return "query groups do not divide over the mesh"
-    for form in (layout.stored, layout.used, layout.residual, layout.hidden, layout.embedding):
+    for form in (cut.layout.stored, cut.layout.used, cut.layout.residual, cut.layout.hidden, cut.layout.embedding):
         for dim, axes in form.dims:
-            length = {"E": model.d_model, "F": model.d_ff}.get(dim)
-            if length is not None and length % _product(size, axes):
-                return f"{'d_model' if dim == 'E' else 'd_ff'} does not divide over the mesh"
+            if dim == "E" and model.d_model % _product(size, axes):
+                return "d_model does not divide over the mesh"
+    for block in model.kinds.values():
+        reason = _heads_misfit(model, block, cut, size) or _ffn_misfit(model, block, cut, size)
+        if reason is not None:
+            return reason
     return None
+
+
+def _heads_misfit(model: Model, block: Block, cut: Cut, size: dict[str, int]) -> str | None:
+    """Why the heads of a block cannot be cut so."""
+    n_heads, n_groups = head_counts(model, block)
+    shards = _product(size, cut.head_axes)
+    if cut.head_axes != AXES and not cut.layout.data_axes:
+        if n_heads % _product(size, AXES) == 0:
+            return _REPLICATION_FOR_NOTHING
+        if n_heads % shards:
+            return "n_heads does not divide over the axes chosen"
+    grouped = 1 < n_groups < n_heads
+    if grouped and (n_heads % shards or (n_groups % shards and shards % n_groups)):
+        return "query groups do not divide over the mesh"
+    return None
+
+
+def head_counts(model: Model, block: Block) -> tuple[int, int]:
+    """Heads of a block's mixer, and the groups of them that share something; none without a mixer."""
+    mixer = block.mixer
+    if isinstance(mixer, AttentionMixer):
+        return mixer.n_heads, mixer.n_kv_heads
+    if isinstance(mixer, LatentMixer):
+        return mixer.n_heads, 1
+    if isinstance(mixer, RECURRENT):
+        shape = mixer.recurrence(model.d_model)
+        return shape.n_heads, shape.n_groups
+    return 0, 0
+
+
+def _ffn_misfit(model: Model, block: Block, cut: Cut, size: dict[str, int]) -> str | None:
+    """Why the feed-forward part of a block cannot be cut so."""
+    layout, ffn = cut.layout, block.ffn
+    for form in (layout.stored, layout.used, layout.hidden):
+        shards = _product(size, form.axes_of("F"))
+        if isinstance(ffn, DenseFfn) and ffn.d_ff % shards:
+            return "d_ff does not divide over the mesh"
+        if isinstance(ffn, ExpertsFfn) and ffn.d_ff_shared % shards:
+            return "d_ff of the shared experts does not divide over the mesh"
+    if not isinstance(ffn, ExpertsFfn):
+        return None
+    if layout.used.axes_of("E") or model.block == "parallel":
+        return "experts take whole tokens, and the layout cuts d_model for them"
+    shards = _product(size, (*layout.stored.axes_of("F"), *layout.data_axes))
+    if cut.experts == "tensor":
+        return "d_ff of the experts does not divide over the mesh" if ffn.d_ff % shards else None
+    return "the experts do not divide over the mesh" if ffn.n_experts % shards else None
 
 
 def _product(size: dict[str, int], axes: tuple[str, ...]) -> int:
@@ -242,6 +312,11 @@ def microbatch_choices(setting: PhaseSetting, batch: int, engine: Engine) -> lis
     return sorted(n for n in powers if n <= limit and batch % n == 0)
 
 
-def formats_key(formats: Formats) -> tuple[str, str]:
+def stored_key(setting: PhaseSetting) -> tuple[object, ...]:
+    """What phases that share one copy of the weights must have in common of how they lie."""
+    return LAYOUTS[setting.layout].stored, LAYOUTS[setting.layout].data_axes, setting.experts == "tensor"
+
+
+def formats_key(formats: Formats) -> tuple[str, str, str]:
     """What tells formats apart in a plan."""
-    return formats.weights.name, formats.kv.name
+    return formats.weights.name, formats.experts.name, formats.kv.name

@@ -84,7 +84,7 @@ def test_grouped_query_attention_is_never_slower_than_multihead(phase: str, cont
             workload=Workload(input_tokens=context, output_tokens=16),
         )
         program, sizes = bind(setting, machine, 16.0, (), FLASH)
-        names = {step.name for step in program.block if isinstance(step, Attention)}
+        names = {step.name for step in program.only.steps if isinstance(step, Attention)}
         prices = price_pass(program, sizes, setting.formats, machine, FLASH)
         return sum(float(price.total_s) for price in prices if price.name in names)
 

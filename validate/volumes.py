@@ -44,8 +44,8 @@ def ffn_model(d_model: int, d_ff: int) -> Model:
 
 def ffn_collectives(program: ShardedProgram) -> list[Collective]:
     """The collectives of a serial block's feed-forward part, but for the norm's statistics."""
-    names = [step.name for step in program.block]
-    steps = program.block[names.index("attention out add") + 1 :]
+    names = [step.name for step in program.only.steps]
+    steps = program.only.steps[names.index("attention out add") + 1 :]
     return [step for step in steps if isinstance(step, Collective) and step.tensors[0].role != "statistic"]
 
 

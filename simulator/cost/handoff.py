@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import cache
 
-from ...models.forms import Form
 from ...models.program import Collective, Tensor
 from ...models.reshard import reshard
 from ...models.sizes import Array, Sizes, TokenGroup, ceil_div
@@ -13,51 +12,65 @@ from .machine import Machine
 from .phases import PhaseSetting, lower_phase
 from .price import Engine
 
+# What every kind of block keeps of a sequence: `ShardedProgram.states`.
+States = tuple[tuple[str, tuple[Tensor, ...]], ...]
+
 
 @cache
-def cache_collectives(before: Form, after: Form) -> tuple[Collective, ...]:
-    """The collectives that bring one layer's cache from one form to the other; none where slices are enough.
+def cache_collectives(before: Tensor, after: Tensor) -> tuple[Collective, ...]:
+    """The collectives that bring one layer's cache, or another state, from one form to the other; none where slices do.
 
     >>> from shardwise.models.forms import parse_form
-    >>> [c.kind for c in cache_collectives(parse_form("BSK_zyxQ"), parse_form("B_xyzSKQ"))]
+    >>> cache = Tensor(name="cache", form=parse_form("BSK_zyxQ"), role="kv", copies=2)
+    >>> [c.kind for c in cache_collectives(cache, cache.at(parse_form("B_xyzSKQ")))]
     ['all_to_all']
-    >>> cache_collectives(parse_form("BSKQ"), parse_form("B_xyzSKQ"))
+    >>> cache_collectives(cache.at(parse_form("BSKQ")), cache.at(parse_form("B_xyzSKQ")))
     ()
     """
-    held = Tensor(name="cache", form=before, role="kv", copies=2)
     return tuple(
         Collective(
-            name="hand over", kind=move.kind, axes=move.axes, tensors=(held.at(move.before),), after=(move.after,)
+            name="hand over", kind=move.kind, axes=move.axes, tensors=(before.at(move.before),), after=(move.after,)
         )
-        for move in reshard(before, after)
+        for move in reshard(before.form, after.form)
         if move.kind != "slice"
     )
 
 
+def state_moves(before: States, after: States) -> tuple[tuple[str, Collective], ...]:
+    """The collectives of every kind of block, with the kind."""
+    return tuple(
+        (kind, move)
+        for (kind, left), (_, wanted) in zip(before, after, strict=True)
+        for held, goal in zip(left, wanted, strict=True)
+        for move in cache_collectives(held, goal)
+    )
+
+
 def handoff_s(
-    setting: PhaseSetting, moves: Sequence[Collective], machine: Machine, n_sequences: float, engine: Engine
+    setting: PhaseSetting, moves: Sequence[tuple[str, Collective]], machine: Machine, n_sequences: float, engine: Engine
 ) -> Array:
-    """Seconds to move the cache of `n_sequences` prompts of one replica, all layers of a stage in one go.
+    """Seconds to move the cache of `n_sequences` prompts of one replica, all layers of a kind in one go.
 
     Parameters
     ----------
     setting : the prefill phase that leaves the cache
-    moves : what `cache_collectives` derives
+    moves : what `state_moves` derives
     """
     if not moves:
         return 0.0
     held = TokenGroup(n_sequences=n_sequences, new_tokens=0.0, past_tokens=float(setting.workload.input_tokens))
-    sizes = Sizes(lower_phase(setting, (), engine), machine.mesh, [held])
-    n_layers = ceil_div(float(setting.model.n_layers), setting.pp)
+    program = lower_phase(setting, (), engine)
+    sizes = Sizes(program, machine.mesh, [held])
     total: Array = 0.0
-    for move in moves:
+    for kind, move in moves:
+        n_layers = ceil_div(float(setting.model.n_layers_of[kind]), setting.pp)
         total = total + collective_latency_s(
             move.kind, move.axes, machine, engine.constants, axes_at_once=engine.axes_at_once
         )
         total = total + collective_time_s(
             move.kind,
             move.axes,
-            n_layers * step_work(move, sizes, setting.formats).full_bytes,
+            n_layers * step_work(move, sizes.of(program.of(kind)), setting.formats).full_bytes,
             machine,
             efficiency=engine.constants.link_efficiency,
             network_efficiency=engine.constants.network_efficiency,

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...models.ops import attention_flop, matmul_flop
+from ...models.ops import attention_flop, matmul_flop, touched_experts, visible_keys
 from ...models.sizes import Array, ceil_div
 
 Op = Literal["matmul", "prefill attention", "decode attention", "collective", "moe", "pointwise"]
@@ -131,17 +131,6 @@ def _reach(shape: Shape, keys: Array) -> Array:
     return np.where(np.greater(window, 0), np.minimum(keys, window), keys)
 
 
-def visible_keys(new: Array, past: Array, window: Array) -> Array:
-    """Keys that a query sees on average under a causal mask and a window (0 is none).
-
-    >>> [float(visible_keys(*case)) for case in ((4.0, 0.0, 0.0), (4.0, 10.0, 0.0), (4.0, 0.0, 2.0), (1.0, 99.0, 8.0))]
-    [2.5, 12.5, 1.75, 8.0]
-    """
-    limit = np.where(np.greater(window, 0), window, new + past)
-    growing = np.clip(limit - past, 0.0, new)
-    return (growing * (past + (growing + 1.0) / 2.0) + (new - growing) * limit) / new
-
-
 def _attention_features(shape: Shape) -> dict[str, Array]:
     return {
         "sharing": np.log2(shape["heads"] / shape["kv_heads"]),
@@ -204,15 +193,6 @@ def collective_form(shape: Shape, constants: Constants, rates: ChipRates, widths
         fixed_s=constants["launch_s"] + constants["hop_s"] * (k - 1.0),
         features={"bytes": log2(n_bytes), "chips": log2(k)},
     )
-
-
-def touched_experts(n_experts: Array, tokens: Array, share: Array) -> Array:
-    """Experts that at least one token is routed to, where each token picks any of them with the same chance.
-
-    >>> float(touched_experts(8.0, 1.0, 0.25)), float(touched_experts(8.0, 1e9, 0.25))
-    (2.0, 8.0)
-    """
-    return n_experts * (1.0 - np.power(1.0 - share, tokens))
 
 
 def moe_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:

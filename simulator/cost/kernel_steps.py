@@ -8,9 +8,9 @@ from math import prod
 import numpy as np
 
 from ...hardware_specs.dtypes import DTYPES, DType
-from ...models.program import Attention, Collective, Matmul
+from ...models.program import Attention, Collective, Experts, Matmul
 from ...models.sizes import Array, Sizes
-from ...models.work import Formats, Work, attention_shapes, matmul_shapes
+from ...models.work import Formats, Work, attention_shapes, expert_shape, matmul_shapes
 from .kernel_forms import Op, Widths, passes_of
 from .kernel_times import KernelFamily, KernelTimes, TimedKernel, computing_format, variants_of
 from .machine import Machine
@@ -103,6 +103,37 @@ def _attention_family(
         if family is not None:
             return family, computing_format(variant)
     return None
+
+
+# How unequal experts are chosen in serving: the exponent of the power law that the kernels were measured under.
+_ROUTING_SKEW = 1.2
+
+
+def experts_time(kernels: KernelTimes, step: Experts, sizes: Sizes, formats: Formats) -> TimedStep | None:
+    """The experts of one chip in one fused kernel; None where none of a like format was measured.
+
+    Of the kernels for one format, the first that was measured for such experts: models ship in 8 bits with scales a tensor or
+    a block, and each kind was measured for the models that have it.
+    """
+    variants = variants_of(formats.experts, formats.expert_matmul)
+    other = variants_of(formats.activations, formats.activations)
+    shape = expert_shape(step, sizes) | {"skew": _ROUTING_SKEW}
+    found = []
+    for variant in dict.fromkeys((*variants, *other)):
+        family = kernels.find("moe", (variant,))
+        if family is not None:
+            computes = formats.expert_matmul if variant in variants else formats.activations
+            widths = Widths(
+                x=computes.bytes_per_element,
+                w=formats.experts.bytes_per_element,
+                out=formats.activations.bytes_per_element,
+            )
+            found.append((variant in variants, kernels.time(family, shape, computes, widths)))
+    if not found:
+        return None
+    own = [kernel for is_own, kernel in found if is_own] or [kernel for _, kernel in found]
+    timed = next((kernel for kernel in own if not np.all(kernel.outside)), own[0])
+    return _together([timed], measured=found[0][0])
 
 
 def collective_time(

@@ -1,11 +1,14 @@
 """Bytes that lie on one chip, from the same program that is priced."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...models.program import Collective, ShardedProgram
 from ...models.sizes import Array, Sizes, TokenGroup, ceil_div
+from ...models.stages import stage_layers
 from ...models.work import Formats, tensor_bytes
 
 # A GPU shares its memory with the driver, the communication library and fragmentation. vLLM 0.33 plans with this share
@@ -36,22 +39,34 @@ MEMORY_PARTS = tuple(MemoryBytes.__dataclass_fields__)
 
 def weight_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats, *, pp: int = 1) -> Array:
     """Resident weights of the fullest stage: its layers, and what the ends of the model hold."""
-    layers = ceil_div(float(program.model.n_layers), pp)
     ends: Array = 0.0
     for held in program.end_weights(pp=pp):
         ends = np.maximum(ends, tensor_bytes(held, sizes, formats))
-    return layers * tensor_bytes(program.block_weights, sizes, formats) + ends
+    return (
+        stage_bytes(program, {b.kind: tensor_bytes(b.weights, sizes.of(b), formats) for b in program.blocks}, pp) + ends
+    )
+
+
+def stage_bytes(program: ShardedProgram, bytes_of: Mapping[str, Array], pp: int) -> Array:
+    """Bytes of the fullest stage's layers, where a layer of each kind has `bytes_of` it."""
+    layers = program.model.layers
+    stages = stage_layers(len(layers), pp)
+    fullest: Array = 0.0
+    for counts in {tuple(sorted(Counter(layers[stage.start : stage.stop]).items())) for stage in stages}:
+        fullest = np.maximum(fullest, sum((n * bytes_of[kind] for kind, n in counts), start=0.0))
+    return fullest
 
 
 def kv_cache_bytes(
     program: ShardedProgram, sizes: Sizes, formats: Formats, *, context: Array, pp: int = 1, page_size: int = 1
 ) -> Array:
-    """KV cache of every layer of a stage for `context` tokens a sequence, in whole pages of `page_size` tokens."""
+    """Cache and states of every layer of a stage for `context` tokens a sequence, in whole pages of `page_size` tokens."""
     n_sequences = sum((group.n_sequences for group in sizes.groups), start=0.0)
     paged = ceil_div(context, page_size) * page_size
     full = TokenGroup(n_sequences=n_sequences, new_tokens=0.0, past_tokens=paged)
     held = Sizes(program, sizes.mesh, [full])
-    return ceil_div(float(program.model.n_layers), pp) * tensor_bytes((program.cache,), held, formats)
+    kept = {block.kind: tensor_bytes(block.state, held.of(block), formats) for block in program.blocks}
+    return stage_bytes(program, kept, pp)
 
 
 def activation_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats, *, static: bool) -> Array:
@@ -59,20 +74,29 @@ def activation_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats, *,
 
     The residual lives through the block; every other tensor from the step that makes it to the last that reads it.
     """
-    held = [program.buffers] if static else program.alive
+    blocks = [(block, sizes.of(block)) for block in program.blocks]
     peak: Array = 0.0
-    for tensors in held:
-        peak = np.maximum(peak, tensor_bytes(tensors, sizes, formats))
+    if static:
+        for block, own in blocks:
+            peak = np.maximum(peak, tensor_bytes(block.buffers, own, formats))
+        peak = peak + tensor_bytes(program.buffers, sizes, formats)
+    else:
+        held = [(program.alive, sizes), *((block.alive, own) for block, own in blocks)]
+        for steps, own in held:
+            for tensors in steps:
+                peak = np.maximum(peak, tensor_bytes(tensors, own, formats))
     return tensor_bytes((program.residual,), sizes, formats) + peak
 
 
 def gathered_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats) -> Array:
     """The largest gathered copy of weights at any einsum; looped gathers hold the shard in use and the one coming in."""
     peak: Array = 0.0
-    for step in program.block:
-        if isinstance(step, Collective) and step.moves_weights:
-            shards, whole = (tensor_bytes(tensors, sizes, formats) for tensors in (step.tensors, step.results))
-            peak = np.maximum(peak, 2.0 * shards if step.looped else whole)
+    for block in program.blocks:
+        own = sizes.of(block)
+        for step in block.steps:
+            if isinstance(step, Collective) and step.moves_weights:
+                shards, whole = (tensor_bytes(tensors, own, formats) for tensors in (step.tensors, step.results))
+                peak = np.maximum(peak, 2.0 * shards if step.looped else whole)
     return peak
 
 

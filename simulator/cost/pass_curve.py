@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from ...models.forms import AXES
 from ...models.ops import visible_share
-from ...models.program import Attention
 from ...models.sizes import Array, Sizes, TokenGroup, batch_prefix
 from .machine import Machine
 from .phases import PhaseSetting, lower_phase
@@ -133,9 +132,8 @@ def _parts(
     """Price a pass of one token group and take attention and the last part out of it."""
     program = lower_phase(setting, batch_axes, engine)
     prices = price_pass(program, Sizes(program, machine.mesh, [group]), setting.formats, machine, engine, pp=setting.pp)
-    names = {step.name for step in program.block if isinstance(step, Attention)}
-    attention = [price for price in prices if price.part == "block" and price.name in names]
-    others = [price for price in prices if price.part != "block" or price.name not in names]
+    attention = [price for price in prices if price.in_block and price.kind == "attention"]
+    others = [price for price in prices if not (price.in_block and price.kind == "attention")]
     last = [price for price in others if price.part == "last"]
     rest = pass_time_s([price for price in others if price.part != "last"])
     on_host_s = engine.constants.sequence_s * group.n_sequences

@@ -3,6 +3,7 @@
 Candidates of one call share the layout and the formats; batch and mesh are arrays.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +11,17 @@ from numpy.typing import NDArray
 
 from ...models.description import Model
 from ...models.forms import AXES
-from ...models.layouts import AttentionSharding
+from ...models.layouts import AttentionSharding, ExpertSharding
 from ...models.lower import lower
-from ...models.params import n_params
+from ...models.params import n_params_active
 from ...models.program import ShardedProgram
 from ...models.sizes import Array, Sizes, TokenGroup, batch_prefix, ceil_div
+from ...models.stages import stage_layers
 from ...models.work import Formats
 from ..types import PhaseName, Workload
 from .machine import Machine, take
 from .memory import MEMORY_PARTS, MemoryBytes, memory_bytes
-from .price import Engine, StepPrice, pass_flop, pass_time_s, price_pass
+from .price import BLOCK, Engine, StepPrice, pass_flop, pass_time_s, price_pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class PhaseSetting:
     formats: Formats
     workload: Workload
     head_axes: tuple[str, ...] = AXES
+    experts: ExpertSharding = "tensor"
     pp: int = 1
     dp: int = 1
     page_size: int = 1
@@ -110,6 +113,7 @@ def lower_phase(setting: PhaseSetting, batch_axes: tuple[str, ...], engine: Engi
         setting.model,
         setting.layout,
         setting.attention,
+        experts=setting.experts,
         batch_axes=batch_axes,
         head_axes=setting.head_axes,
         looped=engine.looped,
@@ -227,15 +231,27 @@ def scheduled_pass_s(setting: PhaseSetting, prices: list[StepPrice], n_micro: Ar
 
 def slowest_stage_s(setting: PhaseSetting, prices: list[StepPrice]) -> Array:
     """How often a stage can start: the one with the most layers and the costlier end, its dispatch, its way onwards."""
-    n_layers = float(setting.model.n_layers)
-    share = float(ceil_div(n_layers, setting.pp)) / n_layers
-    block = pass_time_s([p for p in prices if p.part == "block"])
+    block = slowest_layers_s(setting, prices)
     ends = [pass_time_s([p for p in prices if p.part == part]) for part in ("first", "last")]
     every_pass = pass_time_s([p for p in prices if p.part == "pass"])
     if setting.pp == 1:
         return block + ends[0] + ends[1] + every_pass
     onwards = pass_time_s([p for p in prices if p.part == "handover"]) / (setting.pp - 1.0)
-    return block * share + np.maximum(ends[0], ends[1]) + every_pass + onwards
+    return block + np.maximum(ends[0], ends[1]) + every_pass + onwards
+
+
+def slowest_layers_s(setting: PhaseSetting, prices: list[StepPrice]) -> Array:
+    """Seconds of the layers of the stage that takes longest over them."""
+    model = setting.model
+    of_kind: dict[str, Array] = {}
+    for kind, n in model.n_layers_of.items():
+        part = BLOCK if len(model.kinds) == 1 else f"{BLOCK} {kind}"
+        of_kind[kind] = pass_time_s([p for p in prices if p.part == part]) / n
+    slowest: Array = 0.0
+    for stage in stage_layers(model.n_layers, setting.pp):
+        held = Counter(model.layers[stage.start : stage.stop])
+        slowest = np.maximum(slowest, sum((n * of_kind[kind] for kind, n in held.items()), start=0.0))
+    return slowest
 
 
 def model_flop_utilization(model: Model, tokens: Array, capacity_flop: Array) -> Array:
@@ -250,13 +266,14 @@ def model_flop_utilization(model: Model, tokens: Array, capacity_flop: Array) ->
 
     Notes
     -----
-    N is unpadded and counted as the model's paper counts it; attention over the context is left out.
+    N is unpadded, of a mixture of experts what one token passes, and counted as the model's paper counts it; attention
+    over the context is left out.
 
     References
     ----------
     [Pope2022] section 2.
     """
-    return 2.0 * (model.n_params_nominal or float(n_params(model))) * tokens / capacity_flop
+    return 2.0 * (model.n_params_nominal or float(n_params_active(model))) * tokens / capacity_flop
 
 
 def _scatter(prices: list[PhasePrice], parts: list[NDArray[np.int64]], n: int) -> PhasePrice:

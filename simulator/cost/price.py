@@ -5,17 +5,32 @@ collective is exposed only as far as it outlasts its partner matmul.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from ...models.program import Append, Attention, Collective, Matmul, Pointwise, SendRecv, ShardedProgram, Step
+from ...hardware_specs.dtypes import DType
+from ...models.program import (
+    Append,
+    Attention,
+    Collective,
+    Exchange,
+    Experts,
+    Index,
+    LatentAttention,
+    Matmul,
+    Pointwise,
+    Scan,
+    SendRecv,
+    ShardedProgram,
+    Step,
+)
 from ...models.sizes import Array, Sizes
 from ...models.work import Formats, Work, step_work, tiled_weights
 from .collectives import collective_latency_s, collective_time_s
 from .constants import BOUND, Constants
-from .kernel_steps import TimedStep, attention_time, collective_time, matmul_time, pointwise_time
+from .kernel_steps import TimedStep, attention_time, collective_time, experts_time, matmul_time, pointwise_time
 from .kernel_times import KernelTimes
 from .machine import Machine
 from .roofline import step_time_s
@@ -53,7 +68,17 @@ class Engine:
 
 
 StepKind = Literal["matmul", "attention", "pointwise", "collective", "other"]
-_KINDS: dict[type, StepKind] = {Matmul: "matmul", Attention: "attention", Pointwise: "pointwise"}
+_KINDS: dict[type, StepKind] = {
+    Matmul: "matmul",
+    Experts: "matmul",
+    Attention: "attention",
+    LatentAttention: "attention",
+    Index: "attention",
+    Scan: "other",
+    Pointwise: "pointwise",
+}
+# What every block of a model is called where there is one kind, and what leads the kind's name where there are several.
+BLOCK = "block"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +104,11 @@ class StepPrice:
     def is_collective(self) -> bool:
         """Whether it moves data between the chips of the mesh."""
         return self.kind == "collective"
+
+    @property
+    def in_block(self) -> bool:
+        """Whether it is a step of a block, and not of the ends or the pass."""
+        return self.part.startswith(BLOCK)
 
     @property
     def key(self) -> str:
@@ -111,12 +141,14 @@ def _price_steps(steps: Sequence[Step], part: str, count: float, setup: _Setup) 
     for i, step in enumerate(steps):
         if isinstance(step, Collective):
             prices[i] = _collective(step, part, count, setup, hidden)
+        elif isinstance(step, Exchange):
+            prices[i] = _exchange(step, part, count, setup)
         elif isinstance(step, SendRecv):
             prices[i] = _send(step, part, count, setup)
     return [prices[i] for i in range(len(steps))]
 
 
-_ON_WIRES = (Collective, SendRecv)
+_ON_WIRES = (Collective, Exchange, SendRecv)
 
 
 def _local(step: Step, part: str, count: float, setup: _Setup) -> StepPrice:
@@ -131,6 +163,8 @@ def _timed(step: Step, setup: _Setup) -> TimedStep | None:
         return None
     if isinstance(step, Matmul):
         return matmul_time(kernels, step, setup.sizes, setup.formats, setup.work(step).n_rows)
+    if isinstance(step, Experts):
+        return experts_time(kernels, step, setup.sizes, setup.formats)
     if isinstance(step, Attention) and step.scores is None:
         return attention_time(kernels, step, setup.sizes, setup.formats)
     if isinstance(step, Pointwise | Append):
@@ -160,9 +194,9 @@ def _by_kernels(step: Step, part: str, count: float, setup: _Setup, timed: Timed
 def _slowdown(step: Step, constants: Constants) -> float:
     """How much longer an engine's kernel takes than the one it is priced by."""
     match step:
-        case Matmul():
+        case Matmul() | Experts():
             return constants.matmul_slowdown
-        case Attention():
+        case Attention() | LatentAttention() | Index():
             return constants.attention_slowdown
         case Pointwise():
             return constants.pointwise_slowdown
@@ -172,7 +206,7 @@ def _slowdown(step: Step, constants: Constants) -> float:
 def _by_constants(step: Step, part: str, count: float, setup: _Setup) -> StepPrice:
     """A step at the rates the constants say."""
     work, constants, chip = setup.work(step), setup.engine.constants, setup.machine.chip
-    dtype = setup.formats.matmul if isinstance(step, Matmul) else setup.formats.activations
+    dtype = _computing(step, setup.formats)
     slowdown = _slowdown(step, constants)
     return StepPrice(
         name=step.name,
@@ -183,10 +217,20 @@ def _by_constants(step: Step, part: str, count: float, setup: _Setup) -> StepPri
         / (chip.peak_flop_per_s(dtype) * constants.matmul_efficiency),
         memory_s=slowdown * work.hbm_bytes / (chip.hbm_bytes_per_s.value * constants.hbm_efficiency),
         comm_s=0.0,
-        overhead_s=constants.kernel_launch_s if isinstance(step, Matmul | Attention | Pointwise) else 0.0,
+        overhead_s=0.0 if isinstance(step, Append) else constants.kernel_launch_s,
         flop=work.flop,
         kind=_KINDS.get(type(step), "other"),
     )
+
+
+def _computing(step: Step, formats: Formats) -> DType:
+    """The format a step multiplies in."""
+    match step:
+        case Matmul():
+            return formats.matmul
+        case Experts():
+            return formats.expert_matmul
+    return formats.activations
 
 
 def _issued_flop(step: Step, work: Work, setup: _Setup) -> Array:
@@ -238,6 +282,27 @@ def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden
     )
 
 
+def _exchange(step: Exchange, part: str, count: float, setup: _Setup) -> StepPrice:
+    """Tokens on their way to experts or back: an exchange of all with all."""
+    engine, constants = setup.engine, setup.engine.constants
+    return StepPrice(
+        name=step.name,
+        part=part,
+        count=count,
+        compute_s=0.0,
+        memory_s=0.0,
+        comm_s=constants.collective_slowdown
+        * collective_time_s(
+            "all_to_all", step.axes, setup.work(step).full_bytes, setup.machine, efficiency=constants.link_efficiency,
+            network_efficiency=constants.network_efficiency, axes_at_once=engine.axes_at_once,
+        ),
+        overhead_s=collective_latency_s(
+            "all_to_all", step.axes, setup.machine, constants, axes_at_once=engine.axes_at_once
+        ),
+        kind="collective",
+    )  # fmt: skip
+
+
 def _send(step: SendRecv, part: str, count: float, setup: _Setup) -> StepPrice:
     """The way to the next stage."""
     constants = setup.engine.constants
@@ -258,11 +323,14 @@ def price_pass(
 ) -> list[StepPrice]:
     """Price one forward pass of one micro-batch through all stages, in order."""
     setup = _Setup(sizes=sizes, formats=formats, machine=machine, engine=engine)
-    n_layers = float(program.model.n_layers)
-    parts = [("first", program.first, 1.0), ("block", program.block, n_layers), ("last", program.last, 1.0)]
+    parts = [("first", program.first, 1.0, setup)]
+    for block in program.blocks:
+        name = BLOCK if len(program.blocks) == 1 else f"{BLOCK} {block.kind}"
+        parts.append((name, block.steps, float(block.n_layers), replace(setup, sizes=sizes.of(block))))
+    parts.append(("last", program.last, 1.0, setup))
     if pp > 1:
-        parts.append(("handover", program.handover, pp - 1.0))
-    prices = [price for part, steps, count in parts for price in _price_steps(steps, part, count, setup)]
+        parts.append(("handover", program.handover, pp - 1.0, setup))
+    prices = [price for part, steps, count, at in parts for price in _price_steps(steps, part, count, at)]
     n_sequences = sum((group.n_sequences for group in sizes.groups), start=0.0)
     n_kernels = sum(price.count for price in prices)
     host_s = host_time_s(

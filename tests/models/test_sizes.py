@@ -30,7 +30,7 @@ def test_shards_hold_at_least_the_whole_together(
 ) -> None:
     program = lower(model, layout, attention)
     sizes = Sizes(program, mesh, [group])
-    for tensor in (*program.block_weights, *program.first_weights, *program.last_weights, program.cache):
+    for tensor in (*program.only.weights, *program.first_weights, *program.last_weights, program.only.state[0]):
         assert sizes.elements(tensor.form) * _distinct(tensor.form, mesh) >= _whole(tensor.form, sizes)
 
 
@@ -42,7 +42,7 @@ def test_shards_hold_just_the_whole_where_everything_divides(
     for attention in ("heads", "batch", "context"):
         program = lower(model, layout, attention)
         sizes = Sizes(program, mesh, [group])
-        for tensor in (*program.block_weights, *program.first_weights, *program.last_weights, program.cache):
+        for tensor in (*program.only.weights, *program.first_weights, *program.last_weights, program.only.state[0]):
             assert sizes.elements(tensor.form) * _distinct(tensor.form, mesh) == _whole(tensor.form, sizes)
 
 
@@ -73,15 +73,14 @@ def test_the_largest_shard_is_the_ceiling(dim: int, n_shards: int) -> None:
 def test_heads_are_padded_until_every_shard_holds_equally_many(
     n_heads: int, n_kv_heads: int, n_shards: int, padded: tuple[float, float]
 ) -> None:
-    model = small_model(n_heads=n_heads, n_kv_heads=n_kv_heads)
-    assert padded_heads(model, float(n_shards)) == padded
+    assert padded_heads(n_heads, n_kv_heads, float(n_shards)) == padded
 
 
 def test_each_chip_holds_one_kv_head_where_there_are_fewer_than_chips() -> None:
     for n_kv_heads, held in ((64, 4), (8, 1), (1, 1)):
         program = lower(small_model(n_kv_heads=n_kv_heads), "ws-1d", "heads")
         sizes = Sizes(program, {"x": 16.0}, [TokenGroup(n_sequences=1.0, new_tokens=1.0, past_tokens=0.0)])
-        assert sizes.elements(program.cache.form) == held * 16
+        assert sizes.elements(program.only.state[0].form) == held * 16
 
 
 @given(mesh=mesh_sizes, batch=st.integers(1, 200))
@@ -101,7 +100,7 @@ def test_arrays_of_meshes_and_batches_give_what_each_gives_alone() -> None:
     def elements(x: Array, y: Array, batch: Array) -> list[Array]:
         group = TokenGroup(n_sequences=batch, new_tokens=3.0, past_tokens=10.0)
         sizes = Sizes(program, {"x": x, "y": y, "z": 2.0}, [group])
-        return [sizes.elements(t.form) for t in (*program.block_weights, program.cache)]
+        return [sizes.elements(t.form) for t in (*program.only.weights, program.only.state[0])]
 
     together = [np.broadcast_to(values, (len(cells),)) for values in elements(x, y, batch)]
     for i, cell in enumerate(cells):

@@ -33,7 +33,7 @@ _GROUP = TokenGroup(n_sequences=32.0, new_tokens=4.0, past_tokens=12.0)
 def _matmul_flop(program: ShardedProgram, sizes: Sizes) -> float:
     """Flop of all chips in the matmuls of one block."""
     n_chips = sizes.shards(AXES)
-    steps = [step for step in program.block if isinstance(step, Matmul)]
+    steps = [step for step in program.only.steps if isinstance(step, Matmul)]
     return float(sum(step_work(step, sizes, BF16).flop * n_chips for step in steps))
 
 
@@ -80,7 +80,7 @@ def test_attention_computes_each_visible_pair_of_query_and_key_once(new: int, pa
     for attention in ("heads", "batch"):
         program = lower(model, "ws-2d", attention)
         sizes = Sizes(program, _MESH, [TokenGroup(n_sequences=16.0, new_tokens=float(new), past_tokens=float(past))])
-        (step,) = (step for step in program.block if isinstance(step, Attention))
+        (step,) = (step for step in program.only.steps if isinstance(step, Attention))
         work = step_work(step, sizes, BF16)
         # scores and mix, multiply and add: 4 flop a pair, head and number of the head
         assert 16 * work.flop == pytest.approx(4 * 16 * pairs * model.n_heads * model.d_head, rel=1e-12)
@@ -91,7 +91,7 @@ def test_scores_that_are_written_out_cost_masked_pairs_and_four_passes_over_them
     made = []
     for flag in (False, True):
         program = lower(small_model(), "ws-1d", "heads", materialised_scores=flag)
-        (step,) = (step for step in program.block if isinstance(step, Attention))
+        (step,) = (step for step in program.only.steps if isinstance(step, Attention))
         sizes = Sizes(program, {}, [TokenGroup(n_sequences=1.0, new_tokens=8.0, past_tokens=0.0)])
         made.append(step_work(step, sizes, BF16))
     fused, written = made
@@ -146,7 +146,7 @@ def test_bytes_follow_the_formats_of_weights_activations_and_cache_apart() -> No
     program = lower(small_model(), "wg-xyz", "batch")
     sizes = Sizes(program, _MESH, [_GROUP])
     mixed = Formats(weights=parse_dtype("int8"), activations=parse_dtype("bf16"), kv=parse_dtype("fp8"))
-    for step in program.block:
+    for step in program.only.steps:
         full, small = step_work(step, sizes, BF16), step_work(step, sizes, mixed)
         assert small.weight_bytes == full.weight_bytes / 2
         assert small.kv_bytes == full.kv_bytes / 2
@@ -170,7 +170,7 @@ def test_statistics_and_logits_travel_in_full_precision() -> None:
 def test_weights_fill_whole_tiles_on_a_systolic_array() -> None:
     program = lower(small_model(d_model=256, d_ff=1000, gated=True), "ws-1d", "heads")
     sizes = Sizes(program, {"x": 4.0}, [_GROUP])
-    (step,) = (s for s in program.block if isinstance(s, Matmul) and s.name == "ffn in")
+    (step,) = (s for s in program.only.steps if isinstance(s, Matmul) and s.name == "ffn in")
     # 1000 / 4 = 250 columns fill two tiles of 128; gate and up are two such weights
     assert tiled_weights(step, sizes, 128) == 2 * 256 * 256
     assert tiled_weights(step, sizes, 2) == 2 * 256 * 250

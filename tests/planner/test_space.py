@@ -9,15 +9,19 @@ from hypothesis import strategies as st
 from shardwise.hardware_specs.cluster import meshes, parse_pool
 from shardwise.models.catalogue import get_model
 from shardwise.models.forms import AXES
-from shardwise.models.layouts import LAYOUTS
+from shardwise.models.layouts import LAYOUTS, AttentionSharding
 from shardwise.planner.request import PlanRequest, make_request
-from shardwise.planner.space import Cells, is_canonical, microbatch_choices, misfit, phase_cells, wanted_meshes
+from shardwise.planner.space import Cells, Cut, is_canonical, microbatch_choices, misfit, phase_cells, wanted_meshes
 from shardwise.tests.strategies import models, small_model
 
 
 def _request(on: str, **changes: object) -> PlanRequest:
     fields: dict[str, object] = {"model": small_model(), "input_tokens": 64, "output_tokens": 16, "batch": 8}
     return make_request(**(fields | {"on": on} | changes))
+
+
+def _cut(layout: str, attention: AttentionSharding, head_axes: tuple[str, ...] = AXES) -> Cut:
+    return Cut(LAYOUTS[layout], attention, "tensor", head_axes)
 
 
 def _cells(request: PlanRequest, phase: str, refused: Counter[str] | None = None) -> list[Cells]:
@@ -31,14 +35,14 @@ def _cells(request: PlanRequest, phase: str, refused: Counter[str] | None = None
     [
         # X = 1 or YZ = 1 is the one-dimensional layout, whose axis is x; a gather over axes of size 1 goes by fewer letters
         pytest.param((1, 4, 4), set(), id="x = 1 is 1D under another mesh"),
-        pytest.param((16, 1, 1), {"ws-1d", "ws-1d-allreduce", "ws-1d-sequence"}, id="one axis"),
-        pytest.param((4, 4, 1), {"ws-2d", "wg-x", "wg-xy"}, id="z = 1"),
-        pytest.param((4, 1, 4), {"ws-2d", "wg-x", "wg-xyz"}, id="y = 1"),
-        pytest.param((4, 4, 4), {"ws-2d", "wg-x", "wg-xy", "wg-xyz"}, id="three axes"),
+        pytest.param((16, 1, 1), {"ws-1d", "ws-1d-allreduce", "ws-1d-sequence", "dp"}, id="one axis"),
+        pytest.param((4, 4, 1), {"ws-2d", "wg-x", "wg-xy", "dp-tp"}, id="z = 1"),
+        pytest.param((4, 1, 4), {"ws-2d", "wg-x", "wg-xyz", "dp-tp"}, id="y = 1"),
+        pytest.param((4, 4, 4), {"ws-2d", "wg-x", "wg-xy", "wg-xyz", "dp-tp"}, id="three axes"),
     ],
 )
 def test_each_layout_goes_by_one_name_on_a_mesh(sizes: tuple[int, int, int], names: set[str]) -> None:
-    found = {name for name in LAYOUTS if is_canonical(name, "batch", sizes, named=False)}
+    found = {name for name in LAYOUTS if is_canonical(_cut(name, "batch"), sizes, named=False)}
     assert found == names
 
 
@@ -47,10 +51,10 @@ def test_on_one_chip_all_layouts_are_one() -> None:
         (name, attention)
         for name in LAYOUTS
         for attention in ("heads", "batch", "context")
-        if is_canonical(name, attention, (1, 1, 1), named=False)
+        if is_canonical(_cut(name, attention), (1, 1, 1), named=False)
     }
     assert found == {("ws-1d", "heads"), ("ws-1d-allreduce", "heads")}
-    assert is_canonical("ws-1d-sequence", "context", (1, 1, 1), named=True)
+    assert is_canonical(_cut("ws-1d-sequence", "context"), (1, 1, 1), named=True)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_on_one_chip_all_layouts_are_one() -> None:
 def test_a_layout_that_does_not_fit_a_mesh_says_why(
     changes: dict[str, int], layout: str, head_axes: tuple[str, ...], sizes: tuple[int, int, int], reason: str | None
 ) -> None:
-    assert misfit(small_model(**changes), LAYOUTS[layout], head_axes, sizes) == reason
+    assert misfit(small_model(**changes), _cut(layout, "heads", head_axes), sizes) == reason
 
 
 @given(
@@ -93,7 +97,7 @@ def test_a_layout_that_does_not_fit_a_mesh_says_why(
 def test_a_model_whose_dimensions_all_divide_fits_every_mesh(
     model: object, layout: str, sizes: tuple[int, int, int]
 ) -> None:
-    assert misfit(model, LAYOUTS[layout], AXES, sizes) is None
+    assert misfit(model, _cut(layout, "heads"), sizes) is None
 
 
 def test_every_mesh_and_layout_of_the_paper_is_tried_for_palm() -> None:

@@ -28,9 +28,9 @@ def _ffn(d_model: int, d_ff: int) -> Model:
 
 def _ffn_collectives(program: ShardedProgram) -> list[Collective]:
     """The collectives between the attention's residual and the block's end, but for the norm's statistics."""
-    names = [step.name for step in program.block]
-    steps = program.block[names.index("attention out add") + 1 :]
-    assert isinstance(program.block[names.index("attention out add")], Pointwise)
+    names = [step.name for step in program.only.steps]
+    steps = program.only.steps[names.index("attention out add") + 1 :]
+    assert isinstance(program.only.steps[names.index("attention out add")], Pointwise)
     return [step for step in steps if isinstance(step, Collective) and step.tensors[0].role != "statistic"]
 
 

@@ -182,7 +182,7 @@ def steps_of(spec: RunSpec, phase: str) -> Iterator[tuple[str, Step, float]]:
     program = spec.program(phase)
     parts = (
         ("first", program.first, 1.0),
-        ("block", program.block, float(spec.model.n_layers)),
+        ("block", program.only.steps, float(spec.model.n_layers)),
         ("last", program.last, 1.0),
     )
     for part, steps, count in parts:

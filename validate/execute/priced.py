@@ -11,7 +11,7 @@ from ...models.program import Collective, SendRecv, Step
 from ...models.sizes import TokenGroup
 from ...models.work import Formats, step_work
 from ...simulator.cost.calibrated import calibration_of
-from ...simulator.cost.handoff import cache_collectives
+from ...simulator.cost.handoff import state_moves
 from ...simulator.cost.machine import Machine, make_machine
 from ...simulator.cost.memory import memory_bytes
 from ...simulator.cost.price import price_pass
@@ -59,7 +59,7 @@ def _on_wires(spec: RunSpec, phase: str) -> Iterator[tuple[Step, float]]:
     program = spec.program(phase)
     parts = (
         (program.first, 1.0),
-        (program.block, float(spec.model.n_layers)),
+        *((block.steps, float(block.n_layers)) for block in program.blocks),
         (program.last, 1.0),
         (program.handover, spec.mesh.pp - 1.0),
     )
@@ -71,11 +71,11 @@ def _handoff_bytes(spec: RunSpec, chips: int) -> dict[str, float]:
     """The prompts' cache on its way to the form decode reads it in."""
     held = TokenGroup(n_sequences=float(spec.unit_sequences), new_tokens=0.0, past_tokens=float(spec.input_tokens))
     sizes, formats = spec.sizes("prefill", held), formats_of(spec)
-    moves = cache_collectives(spec.program("prefill").cache.form, spec.program("decode").cache.form)
+    moves = state_moves(spec.program("prefill").states, spec.program("decode").states)
     sent: dict[str, float] = defaultdict(float)
-    for move in moves:
+    for kind, move in moves:
         n_bytes = float(step_work(move, sizes, formats).sent_bytes)
-        sent["".join(move.axes)] += n_bytes * spec.model.n_layers * spec.n_units * chips
+        sent["".join(move.axes)] += n_bytes * spec.model.n_layers_of[kind] * spec.n_units * chips
     return {axes: n_bytes for axes, n_bytes in sent.items() if n_bytes}
 
 

@@ -80,7 +80,12 @@ def steps_on_wires(spec: RunSpec) -> set[str]:
     found = set()
     for phase in ("prefill", "decode"):
         program = spec.program(phase)
-        parts = {"first": program.first, "block": program.block, "last": program.last, "handover": program.handover}
+        parts = {
+            "first": program.first,
+            "block": program.only.steps,
+            "last": program.last,
+            "handover": program.handover,
+        }
         for part, steps in parts.items():
             found |= {f"{phase}/{part}/{step.name}" for step in steps if _leaves(step, spec)}
     return found

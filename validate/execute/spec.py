@@ -7,13 +7,19 @@ from typing import Literal
 from ...hardware_specs.errors import SpecError
 from ...models.description import Model
 from ...models.forms import AXES
-from ...models.layouts import AttentionSharding
+from ...models.layouts import AttentionSharding, ExpertSharding
 from ...models.lower import lower
 from ...models.program import ShardedProgram, Tensor
 from ...models.sizes import Sizes, TokenGroup, batch_axes
+from ...models.stages import stage_layers
 from .arithmetic import NORM_EPS
 from .comm import MeshShape
 from .shards import Dimensions, make_dimensions
+
+
+def is_plain(model: Model) -> bool:
+    """Whether every block is attention over the whole context and a dense feed-forward part."""
+    return not model.stack and not model.post_norms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,7 @@ class PhaseSpec:
     layout: str
     attention: AttentionSharding
     head_axes: tuple[str, ...] = AXES
+    experts: ExpertSharding = "tensor"
     looped: bool = False
     n_passes: int = 1
 
@@ -83,6 +90,8 @@ class RunSpec:
             raise SpecError(
                 f"{self.mesh.pp} pipeline stages need as many layers; {self.model.name} has {self.model.n_layers}"
             )
+        if not is_plain(self.model):
+            raise SpecError(f"{self.model.name} is no plain decoder; only those are executed")
         norms = 1 if self.model.block == "parallel" else 2
         if self.model.n_norms_per_block != norms:
             raise SpecError(
@@ -121,6 +130,7 @@ class RunSpec:
             self.model,
             phase.layout,
             phase.attention,
+            experts=phase.experts,
             batch_axes=cut,
             head_axes=phase.head_axes,
             looped=phase.looped,
@@ -129,13 +139,11 @@ class RunSpec:
     def weight_tensors(self) -> tuple[Tensor, ...]:
         """Every weight of the model once, a layer's and the ends'."""
         program = self.program("prefill")
-        return tuple(dict.fromkeys((*program.block_weights, *program.first_weights, *program.last_weights)))
+        return tuple(dict.fromkeys((*program.only.weights, *program.first_weights, *program.last_weights)))
 
     def layers_of(self, stage: int) -> range:
         """The layers of a pipeline stage; the first stages have one more where they do not divide."""
-        whole, more = divmod(self.model.n_layers, self.mesh.pp)
-        start = stage * whole + min(stage, more)
-        return range(start, start + whole + (stage < more))
+        return stage_layers(self.model.n_layers, self.mesh.pp)[stage]
 
     def sizes(self, name: str, group: TokenGroup) -> Sizes:
         """Sizes of a phase's program for some tokens, as they are priced."""
@@ -152,7 +160,7 @@ class RunSpec:
         counted = {
             "N": self._along(program.layout.entry.axes_of("E")),
             "R": self._along(program.residual.form.axes_of("E")),
-            "M": self._along(program.cache.form.axes_of("S")),
+            "M": self._along(program.only.state[0].form.axes_of("S")),
             "C": AXES,
         }
         numbers = {dim: self._size(axes) * (n_statistics if dim in "NR" else 1) for dim, axes in counted.items()}
@@ -191,7 +199,14 @@ class RunSpec:
 
     def _tensors(self, name: str) -> Iterable[Tensor]:
         program = self.program(name)
-        return (*program.block_weights, *program.first_weights, *program.last_weights, program.cache, *program.buffers)
+        return (
+            *program.only.weights,
+            *program.first_weights,
+            *program.last_weights,
+            *program.only.state,
+            *program.buffers,
+            *program.only.buffers,
+        )
 
     def _along(self, axes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(axis for axis in AXES if axis in axes)

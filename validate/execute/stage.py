@@ -102,7 +102,7 @@ class Stage:
             self._receive(now)
         for weights, cache in zip(self.layers, caches, strict=True):
             now.held = {"residual": now.held["residual"]}
-            self._steps("block", self.program.block, now, weights, cache)
+            self._steps("block", self.program.only.steps, now, weights, cache)
         if not self.is_last:
             self._steps("handover", self.program.handover, now, {}, None)
             return None
@@ -235,9 +235,10 @@ class Stage:
     def _append(self, step: Append, now: Pass, cache: Cache) -> None:
         """Write what this chip owns of the new positions."""
         stop = now.past + now.tokens.shape[1]
-        slots, positions = slots_between(now.dims, self.program.cache.form, self.wires.place, now.past, stop)
+        slots, positions = slots_between(now.dims, self.program.only.state[0].form, self.wires.place, now.past, stop)
         device = now.tokens.device
-        new = self._get(step.new, now)
+        (kept,) = step.new
+        new = self._get(kept, now)
         if len(slots) < new.shape[2]:
             new = new.index_select(2, (positions - now.past).to(device))
         cache.write(new, slots.to(device))

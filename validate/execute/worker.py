@@ -99,7 +99,7 @@ class Rank:
         self.is_first, self.is_last = stage == 0, stage == spec.mesh.pp - 1
         dims = spec.dimensions("prefill", spec.input_tokens, spec.context)
         program = spec.program("prefill")
-        self.layers = [self._local(layer, program.block_weights, dims) for layer in spec.layers_of(stage)]
+        self.layers = [self._local(layer, program.only.weights, dims) for layer in spec.layers_of(stage)]
         ends = dict.fromkeys((*program.first_weights * self.is_first, *program.last_weights * self.is_last))
         self.ends = self._local(ENDS, tuple(ends), dims)
         if "unembedding" not in self.ends and self.is_last:
@@ -176,7 +176,7 @@ class Rank:
 
     def _caches(self, program: ShardedProgram, phase: str, context: int) -> list[list[Cache]]:
         """One a unit and layer."""
-        spec, form = self.spec, program.cache.form
+        spec, form = self.spec, program.only.state[0].form
         dims = spec.dimensions(phase, 1, context, spec.unit_sequences)
         b, s, k, q = (dims.local(form, dim) for dim in "BSKQ")
         dealt, kept = bool(dims.cut_axes(form, "S")), kept_as(spec.kv or spec.dtype)
@@ -197,7 +197,7 @@ class Rank:
         told = report if has_values else None
         spec = self.spec
         prefill, decode = self._stage("prefill"), self._stage("decode")
-        same = set_form(prefill.program.cache.form) == set_form(decode.program.cache.form)
+        same = set_form(prefill.program.only.state[0].form) == set_form(decode.program.only.state[0].form)
         n_prefill = spec.context if same else spec.input_tokens
         caches = self._caches(prefill.program, "prefill", n_prefill)
         if report is not None:
@@ -241,7 +241,7 @@ class Rank:
         report: RankReport | None,
     ) -> torch.Tensor | None:  # fmt: skip
         """All passes of all units through this stage; tokens come and go in the units' order."""
-        n_cut = self.spec.mesh.size(stage.program.cache.form.axes_of("B"))
+        n_cut = self.spec.mesh.size(stage.program.only.state[0].form.axes_of("B"))
         order = pass_order(self.spec.unit_sequences, self.spec.sequences(phase), n_cut).to(self.device)
         started, before_s = stage.clock(), sum(stage.seconds.values())
         chosen = []
@@ -272,17 +272,17 @@ class Rank:
         spec = self.spec
         dims = spec.dimensions("decode", 1, spec.input_tokens, spec.unit_sequences)
         made = self._caches(after, "decode", spec.context)
-        moves = cache_collectives(before.cache.form, after.cache.form)
+        moves = cache_collectives(before.only.state[0], after.only.state[0])
         for old, new in zip(caches, made, strict=True):
             value, form = (
-                torch.stack([cache.read(dims.local(before.cache.form, "S")) for cache in old]),
-                before.cache.form,
+                torch.stack([cache.read(dims.local(before.only.state[0].form, "S")) for cache in old]),
+                before.only.state[0].form,
             )
             for move in moves:
                 value = recut(value, dims, form, move.tensors[0].form, self.wires.place)
                 (value,) = exchange(move, [value], dims, self.wires)
                 form = move.after[0]
-            value = recut(value, dims, form, after.cache.form, self.wires.place)
+            value = recut(value, dims, form, after.only.state[0].form, self.wires.place)
             slots = torch.arange(value.shape[3], device=value.device)
             for cache, layer in zip(new, value, strict=True):
                 cache.write(layer, slots)

@@ -132,7 +132,9 @@ BAD_NAMES = [
     pytest.param({"kv_dtype": "bf16,wrong"}, "no dtype 'wrong'; known: bf16", id="second cache format"),
     pytest.param({"prefill": "ws-3d"}, "did you mean ws-2d", id="layout"),
     pytest.param(
-        {"decode": "ws-1d/rows"}, "no attention sharding 'rows'; known: batch, context, heads", id="attention"
+        {"decode": "ws-1d/rows"},
+        "no attention or expert sharding 'rows'; known: batch, context, exchange, expert, heads, tensor",
+        id="attention",
     ),
     pytest.param({"engine": "flesh"}, "did you mean flash", id="engine"),
     pytest.param({"objective": "speed"}, "choose latency, cost or throughput", id="objective"),

@@ -4,6 +4,7 @@ import pytest
 import shardwise
 from shardwise.models.forms import parse_form
 from shardwise.models.layouts import AttentionSharding
+from shardwise.models.program import Tensor
 from shardwise.simulator.cost.constants import BOUND
 from shardwise.simulator.cost.handoff import cache_collectives, handoff_s
 from shardwise.simulator.cost.phases import PhaseSetting, lower_phase
@@ -26,7 +27,7 @@ def _setting(n_kv_heads: int, attention: AttentionSharding) -> PhaseSetting:
 
 
 def _form(n_kv_heads: int, attention: AttentionSharding):
-    return lower_phase(_setting(n_kv_heads, attention), ("x", "y", "z"), _ENGINE).cache.form
+    return lower_phase(_setting(n_kv_heads, attention), ("x", "y", "z"), _ENGINE).only.state[0]
 
 
 def test_a_multihead_cache_goes_from_heads_to_batch_in_one_exchange() -> None:
@@ -36,18 +37,19 @@ def test_a_multihead_cache_goes_from_heads_to_batch_in_one_exchange() -> None:
     # K and V of every layer, one head a chip, over a bisection of 90 GB/s a chip, which half of all it has crosses
     layer_bytes = 2 * 2 * 128 * 100 * 1 * setting.model.d_head
     seconds = setting.model.n_layers * layer_bytes / 90e9
-    assert handoff_s(setting, moves, machine, 128.0, _ENGINE) == pytest.approx(seconds)
+    assert handoff_s(setting, [("block", move) for move in moves], machine, 128.0, _ENGINE) == pytest.approx(seconds)
 
 
 def test_a_replicated_cache_is_cut_over_the_batch_for_nothing() -> None:
     moves = cache_collectives(_form(1, "heads"), _form(1, "batch"))
     assert moves == ()
     machine = machine_of("tpu-v4:4x4x4", (4, 4, 4))
-    assert handoff_s(_setting(1, "heads"), moves, machine, 128.0, _ENGINE) == 0.0
+    assert handoff_s(_setting(1, "heads"), [("block", move) for move in moves], machine, 128.0, _ENGINE) == 0.0
 
 
 def test_a_form_stays_where_it_is_for_nothing() -> None:
-    assert cache_collectives(parse_form("B_xyzSKQ"), parse_form("B_xyzSKQ")) == ()
+    cache = Tensor(name="cache", form=parse_form("B_xyzSKQ"), role="kv", copies=2)
+    assert cache_collectives(cache, cache) == ()
 
 
 def test_a_plan_counts_the_way_in_latency_and_cost() -> None:

@@ -8,8 +8,9 @@ import pint
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shardwise.models.ops import touched_experts
 from shardwise.simulator.cost.kernel_families import FAMILIES
-from shardwise.simulator.cost.kernel_forms import ChipRates, KernelTime, Widths, touched_experts
+from shardwise.simulator.cost.kernel_forms import ChipRates, KernelTime, Widths
 
 U = pint.UnitRegistry(None)
 U.define("second = [time] = s")

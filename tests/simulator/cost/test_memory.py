@@ -69,7 +69,7 @@ def test_untied_matrices_that_divide_are_held_just_once_and_vectors_by_every_chi
     model: Model, mesh: dict[str, float]
 ) -> None:
     model = model.model_copy(update={"tied_embeddings": False})
-    for layout in LAYOUTS:
+    for layout in (name for name, declared in LAYOUTS.items() if not declared.data_axes):
         program = lower(model, layout, "heads")
         sizes = Sizes(program, mesh, [_GROUP])
         chips = sizes.shards(AXES)

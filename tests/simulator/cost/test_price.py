@@ -157,7 +157,9 @@ def _steps(
     """Prices of a pass, each beside its collective if it is one."""
     program = lower(model, layout, attention, looped=engine.looped)
     sizes = Sizes(program, machine.mesh, [group])
-    steps = [step if isinstance(step, Collective) else None for step in (*program.first, *program.block, *program.last)]
+    steps = [
+        step if isinstance(step, Collective) else None for step in (*program.first, *program.only.steps, *program.last)
+    ]
     prices = price_pass(program, sizes, BF16, machine, engine)
     assert [price.name for price, step in zip(prices, steps, strict=False) if step] == [
         step.name for step in steps if step

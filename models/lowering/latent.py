@@ -1,0 +1,156 @@
+"""Latent attention as steps: compress, norm, expand the queries into the latent, attend to it, expand what comes out.
+
+Dimensions: D the compressed query, O the latent, J the rotated part, I a head without rotation, Y a head's value; A and U
+heads and width of the indexer.
+"""
+
+from ..forms import Form
+from ..mixers.attention import Reach
+from ..mixers.latent import LatentMixer
+from ..program import Append, Index, LatentAttention, Tensor
+from .forms import renamed
+from .part import Context, Leaving
+
+
+class LatentPart:
+    """The steps of `LatentMixer`."""
+
+    def __init__(self, context: Context, mixer: LatentMixer) -> None:
+        self._at, self._mixer = context, mixer
+        self._heads = context.forms.head_vector("H", "I").axes_of("H")
+        narrow = ["w_latent:O", "w_rope:J"] + (["w_dq:D"] if mixer.q_rank else [])
+        for name, letter in (item.split(":") for item in narrow):
+            stored, used = (
+                Form((("E", f.axes_of("E")), (letter, ()))) for f in (context.layout.stored, context.layout.used)
+            )
+            context.matrix(name, stored, used)
+        self._queries()
+        self._head_matrix("w_uk", "HIO")
+        self._head_matrix("w_uv", "HOY")
+        out = Form((("H", self._heads), ("Y", ()), ("E", context.layout.stored.axes_of("E"))))
+        used_heads = context.forms.per_head(context.layout.used, "H").axes_of("H")
+        context.matrix("w_o", out, Form((("H", used_heads), ("Y", ()), ("E", context.layout.used.axes_of("E")))))
+        self._cache()
+        context.vector("norm of latent", Form((("O", ()),)))
+        if mixer.q_rank:
+            context.vector("norm of q", Form((("D", ()),)))
+        self._index_weights()
+
+    def _head_matrix(self, name: str, letters: str) -> None:
+        """A matrix with one part a head, cut over the heads alone."""
+        used = self._at.forms.per_head(self._at.layout.used, "H").axes_of("H")
+        stored = Form(tuple((dim, self._heads if dim == "H" else ()) for dim in letters))
+        self._at.matrix(name, stored, Form(tuple((dim, used if dim == "H" else ()) for dim in letters)))
+
+    def _queries(self) -> None:
+        for name, letter in (("w_uq", "I"), ("w_uqr", "J")):
+            if self._mixer.q_rank:
+                self._head_matrix(name, f"DH{letter}")
+            else:
+                layout, forms = self._at.layout, self._at.forms
+                stored, used = (renamed(forms.per_head(f, "H"), {"Q": letter}) for f in (layout.stored, layout.used))
+                self._at.matrix(name, stored, used)
+
+    def _cache(self) -> None:
+        forms = self._at.forms
+        for name, letter in (("latents", "O"), ("rotated keys", "J")):
+            self._at.state.append(Tensor(name=name, form=renamed(forms.cache, {"K": "", "Q": letter}), role="kv"))
+        self._kept = (self._at.state[-2], self._at.state[-1])
+
+    def _index_weights(self) -> None:
+        index, model_axes = self._mixer.indexer, self._at.layout
+        if index is None:
+            return
+        into = "D" if self._mixer.q_rank else "E"
+        for name, letters in (("w_index_q", f"{into}AU"), ("w_index_k", "EU"), ("w_index_share", "EA")):
+            stored, used = (
+                Form(tuple((dim, f.axes_of("E") if dim == "E" else ()) for dim in letters))
+                for f in (model_axes.stored, model_axes.used)
+            )
+            self._at.matrix(name, stored, used)
+        self._at.vector("norm of index keys", Form((("U", ()),)), 2)
+        form = renamed(self._at.forms.cache, {"K": "", "Q": "U"})
+        self._at.state.append(Tensor(name="index keys", form=form, role="kv"))
+
+    @property
+    def entering(self) -> tuple[tuple[str, str], ...]:
+        """See `Part`."""
+        queries = [("w_dq", "q low")] if self._mixer.q_rank else [("w_uq", "q"), ("w_uqr", "q rotated")]
+        index: list[tuple[str, str]] = []
+        if self._mixer.indexer is not None:
+            index = [("w_index_k", "index key"), ("w_index_share", "index share")]
+            index += [] if self._mixer.q_rank else [("w_index_q", "index q")]
+        return (*queries, ("w_latent", "latent"), ("w_rope", "rotated key"), *index)
+
+    def goal(self, out: str) -> Form:
+        """See `Part`."""
+        forms = self._at.forms
+        per_head = forms.per_head(forms.hidden, "H")
+        batch = forms.entry.axes_of("B")
+        letters = {"q low": "D", "latent": "O", "rotated key": "J", "index key": "U", "index share": "A"}
+        if out == "index q":
+            return Form((("B", batch), ("L", ()), ("A", ()), ("U", ())))
+        if out in ("q", "q rotated"):
+            return renamed(per_head, {"Q": "I" if out == "q" else "J"})
+        kept = renamed(forms.kv, {"K": "", "Q": letters[out]})
+        return (
+            kept
+            if out in ("latent", "rotated key", "index key")
+            else Form((("B", batch), ("L", ()), (letters[out], ())))
+        )
+
+    def run(self, x: Tensor, made: dict[str, Tensor]) -> list[Leaving]:
+        """See `Part`."""
+        b = self._at.builder
+        latent, rotated = made["latent"], made["rotated key"]
+        compressed = [latent] + ([made["q low"]] if self._mixer.q_rank else [])
+        b.pointwise("norm", "latent norms", compressed, compressed)
+        q, q_rotated = self._expand_queries(made)
+        b.pointwise("rotate", "rotate", [q_rotated, rotated], [q_rotated, rotated])
+        keys = [made["index key"]] if self._mixer.indexer else []
+        kept = [Tensor(name=t.name, form=t.form, role="kv") for t in (latent, rotated, *keys)]
+        b.steps.append(Append(name="append", new=tuple(kept)))
+        (w_uk,) = self._at.weights(("w_uk",), "absorb")
+        (inside,) = b.matmul("absorb", [(q, w_uk)], ("q inside",), batched="H")
+        home = inside.form
+        goals = [renamed(self._at.forms.q, {"Q": letter}) for letter in "OJ"]
+        inside, q_rotated = b.bring([(inside, goals[0]), (q_rotated, goals[1])])
+        out = self._attend(inside, q_rotated, made)
+        (out,) = b.bring([(out, home)])
+        (w_uv,) = self._at.weights(("w_uv",), "values")
+        (values,) = b.matmul("values", [(out, w_uv)], ("values",), batched="H")
+        return [(values, "w_o")]
+
+    def _expand_queries(self, made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        if not self._mixer.q_rank:
+            return made["q"], made["q rotated"]
+        names = ("w_uq", "w_uqr") + (("w_index_q",) if self._mixer.indexer else ())
+        weights = self._at.weights(names, "expand queries")
+        outs = ("q", "q rotated", "index q")[: len(names)]
+        found = self._at.builder.matmul("expand queries", [(made["q low"], w) for w in weights], outs)
+        found = self._at.builder.bring([(t, self.goal(t.name)) for t in found], partner="expand queries")
+        made |= {t.name: t for t in found}
+        return made["q"], made["q rotated"]
+
+    def _attend(self, q: Tensor, q_rotated: Tensor, made: dict[str, Tensor]) -> Tensor:
+        b, index = self._at.builder, self._mixer.indexer
+        reach = None
+        if index is not None:
+            cached = next(t for t in self._at.state if t.name == "index keys")
+            batch = self._at.forms.q.axes_of("B")
+            (index_q,) = b.bring([(made["index q"], Form((("B", batch), ("L", ()), ("A", ()), ("U", ()))))])
+            b.steps.append(Index(name="index", q=index_q, cache=cached))
+            reach = Reach(pattern="sparse", size=index.top_k)
+        cut = self._kept[0].form.axes_of("S")
+        out = Tensor(name="mixed", form=Form(q.form.dims, cut))
+        b.steps.append(
+            LatentAttention(
+                name="attention", q=(q, q_rotated), cache=self._kept, out=out,
+                d_nope=self._mixer.d_nope, d_value=self._mixer.d_value, reach=reach,
+            )
+        )  # fmt: skip
+        if cut:
+            heads = tuple(item for item in q.form.dims if item[0] != "O")
+            self._at.share_statistics("attention statistics", Form((*heads, ("S", cut))), "S", "M")
+            b.pointwise("merge", "merge", [out], [out])
+        return out
