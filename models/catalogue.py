@@ -1,9 +1,9 @@
-"""The models of the catalogue by name: one YAML file each in `data/`, and a list of those that cannot be described.
+"""The models of the catalogue by name: one YAML file each in `data/`, and a list of those that cannot be planned.
 
 ::
 
     SpecError
-    └── UnsupportedModelError  the name is known, but `Model` cannot hold the shape
+    └── UnsupportedModelError  the name is known, but no program is made of the shape
 """
 
 import re
@@ -27,10 +27,10 @@ _GPT_NAME = re.compile(rf"gpt-h{_HIDDEN}-l{_LAYERS}(?:-heads{_HEADS})?", re.IGNO
 
 
 class UnsupportedModelError(SpecError):
-    """A model known by name whose shape the description cannot hold."""
+    """A model known by name that no program can be made of."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} cannot be described yet: {reason}; only dense decoders with equal layers can")
+        super().__init__(f"{name} cannot be planned yet: {reason}; only decoders can")
 
 
 class _Unsupported(BaseModel):
@@ -123,7 +123,7 @@ def get_model(name: str) -> Model:
 
     Raises
     ------
-    UnsupportedModelError : the model is known, but has experts, unequal layers or the like
+    UnsupportedModelError : the model is known, but has an encoder
     UnknownNameError : the name is in no list; names the nearest
     """
     if shape := _GPT_SHAPE.fullmatch(name.strip()) or _GPT_NAME.fullmatch(name.strip()):
