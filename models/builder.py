@@ -1,7 +1,7 @@
 """Collects the steps of a program and derives the collectives between them."""
 
 from .forms import Form
-from .program import Collective, Matmul, Pointwise, PointwiseOp, Step, Tensor
+from .program import WEIGHT_ROLES, Collective, Matmul, Pointwise, PointwiseOp, Step, Tensor
 from .reshard import reshard
 
 
@@ -30,7 +30,7 @@ class Builder:
                     partner=partner,
                     looped=self._looped
                     and partner is not None
-                    and all(wanted[i][0].role in ("weight", "expert") for i in fused),
+                    and all(wanted[i][0].role in WEIGHT_ROLES for i in fused),
                 )
             )
         return [tensor.at(form) for tensor, form in wanted]

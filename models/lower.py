@@ -29,7 +29,7 @@ class _Ends:
         found = [table]
         if model.n_learned_positions:
             form = Form((("P", ()), ("E", table.form.axes_of("E"))))
-            found.append(Tensor(name="positions", form=form, role="weight"))
+            found.append(Tensor(name="positions", form=form, role="end"))
         return (*found, *(self._norm("embedding norm") if model.embedding_norm else ()))
 
     def last_weights(self) -> tuple[Tensor, ...]:
@@ -39,25 +39,25 @@ class _Ends:
         found = [table if one else matrix]
         if model.biases.logits:
             form = self._vector("V", matrix.form.axes_of("V"))
-            found.append(Tensor(name="bias of logits", form=form, role="weight"))
+            found.append(Tensor(name="bias of logits", form=form, role="end"))
         return (*found, *(self._norm("final norm") if model.final_norm else ()))
 
     def _norm(self, name: str) -> tuple[Tensor, ...]:
         copies = 2 if self.model.norm_bias else 1
-        return (Tensor(name=name, form=self._vector("E", ()), role="weight", copies=copies),)
+        return (Tensor(name=name, form=self._vector("E", ()), role="end", copies=copies),)
 
     @staticmethod
     def _vector(dim: str, axes: tuple[str, ...]) -> Form:
         return Form(((dim, axes),))
 
     def embedding(self) -> Tensor:
-        return Tensor(name="embedding", form=self.layout.embedding, role="weight")
+        return Tensor(name="embedding", form=self.layout.embedding, role="end")
 
     def unembedding(self) -> Tensor:
         """The output matrix, cut like W_in with the vocabulary in the place of F."""
         stored = self.layout.stored
         form = Form((("E", stored.axes_of("E")), ("V", stored.axes_of("F"))))
-        return Tensor(name="unembedding", form=form, role="weight")
+        return Tensor(name="unembedding", form=form, role="end")
 
     def embed(self) -> tuple[Step, ...]:
         """Look up what this chip's part of the table holds; where the vocabulary is cut, the parts are summed."""

@@ -14,7 +14,9 @@ from .layouts import AttentionSharding, ExpertSharding, Layout
 from .mixers.attention import Reach
 from .reshard import CollectiveKind
 
-Role = Literal["activation", "weight", "expert", "kv", "state", "statistic", "logit"]
+WeightRole = Literal["weight", "mixer", "expert", "end"]
+WEIGHT_ROLES: tuple[WeightRole, ...] = ("weight", "mixer", "expert", "end")
+Role = Literal["activation", "kv", "state", "statistic", "logit"] | WeightRole
 PointwiseOp = Literal["embed", "norm", "rotate", "merge", "activate", "add", "sample", "gate", "convolve", "route"]
 
 
@@ -175,7 +177,7 @@ class Collective:
     @property
     def moves_weights(self) -> bool:
         """Whether it gathers weights; one collective never moves both weights and activations."""
-        return self.tensors[0].role in ("weight", "expert")
+        return self.tensors[0].role in WEIGHT_ROLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

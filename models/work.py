@@ -48,15 +48,30 @@ class Formats:
 
     Parameters
     ----------
-    own_experts : of the experts' weights where they have a format of their own
+    own_mixers, own_experts, own_ends : of the weights of mixers, of experts, and of embedding, logits, norms and biases, where
+        they have a format of their own
     state : of recurrent states
     """
 
     weights: DType
     activations: DType
     kv: DType
+    own_mixers: DType | None = None
     own_experts: DType | None = None
+    own_ends: DType | None = None
     state: DType = DTYPES["fp32"]
+
+    def of(self, role: str) -> DType | None:
+        """The format of a tensor by its role; None for what is kept in full precision."""
+        return {
+            "activation": self.activations,
+            "weight": self.weights,
+            "mixer": self.own_mixers or self.weights,
+            "expert": self.experts,
+            "end": self.own_ends or self.weights,
+            "kv": self.kv,
+            "state": self.state,
+        }.get(role)
 
     @property
     def experts(self) -> DType:
@@ -65,24 +80,18 @@ class Formats:
 
     def bytes_of(self, role: str) -> float:
         """Bytes of one element of a tensor by its role."""
-        sizes = {
-            "activation": self.activations, "weight": self.weights, "expert": self.experts, "kv": self.kv,
-            "state": self.state,
-        }  # fmt: skip
-        return sizes[role].bytes_per_element if role in sizes else _FULL_PRECISION_BYTES
+        dtype = self.of(role)
+        return _FULL_PRECISION_BYTES if dtype is None else dtype.bytes_per_element
 
     @property
     def matmul(self) -> DType:
-        """The format matmuls run in: 8- and 4-bit floats as they are, integer weights are widened to the activations."""
-        return self._multiplied(self.weights)
+        """The format most matmuls run in."""
+        return self.multiplied("weight")
 
-    @property
-    def expert_matmul(self) -> DType:
-        """The format experts run in."""
-        return self._multiplied(self.experts)
-
-    def _multiplied(self, weights: DType) -> DType:
-        return weights if weights.compute in ("fp8", "fp4") else self.activations
+    def multiplied(self, role: str) -> DType:
+        """What weights are multiplied in: 8- and 4-bit floats as they are, integer weights are widened to the activations."""
+        weights = self.of(role)
+        return weights if weights is not None and weights.compute in ("fp8", "fp4") else self.activations
 
 
 # Formats that activations are kept in; weights in anything narrower leave them as the model has them.
@@ -90,17 +99,29 @@ _ACTIVATIONS = ("bf16", "fp16")
 
 
 def default_formats(model: Model, weights: str | None = None, kv: str | None = None) -> Formats:
-    """Formats by name: the model's own weights unless said, 16-bit activations of its kind, and a cache like those."""
+    """Formats by name: the model as it ships unless said, 16-bit activations of its kind, and a cache like those.
+
+    A format that the model's experts ship in means the model as it ships: what it leaves wider stays so.
+    """
     native = parse_dtype(model.weights_dtype)
     stored = native if weights is None else parse_dtype(weights)
+    shipped = [None if name is None else parse_dtype(name) for name in _shipped(model)]
+    as_shipped = weights is None or stored == native or stored == shipped[1]
+    mixers, experts, ends = shipped if as_shipped else (None, None, None)
     kinds = [dtype for dtype in (stored, native, parse_dtype("bf16")) if dtype.name in _ACTIVATIONS]
     return Formats(
-        weights=stored,
+        weights=native if as_shipped else stored,
         activations=kinds[0],
         kv=kinds[0] if kv is None else parse_dtype(kv),
-        own_experts=parse_dtype(model.expert_dtype) if model.expert_dtype and weights is None else None,
+        own_mixers=mixers,
+        own_experts=experts,
+        own_ends=ends,
         state=parse_dtype(model.state_dtype),
     )
+
+
+def _shipped(model: Model) -> tuple[str | None, str | None, str | None]:
+    return model.mixer_dtype, model.expert_dtype, model.embedding_dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +194,7 @@ def _matmul(step: Matmul, sizes: Sizes, formats: Formats) -> Work:
     n_weights = sum((sizes.total(w) for w in step.weights), start=0.0)
     return Work(
         flop=matmul_flop(n_rows, n_weights),
-        weight_bytes=n_weights * formats.weights.bytes_per_element,
+        weight_bytes=tensor_bytes(step.weights, sizes, formats),
         activation_bytes=tensor_bytes((*step.x, *step.outs), sizes, formats),
         n_rows=n_rows,
     )

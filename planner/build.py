@@ -118,7 +118,9 @@ def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
             int(padded_heads(*head_counts(model, block), float(head_shards))[0]) for block in model.kinds.values()
         ),
         weights=setting.formats.weights.name,
+        mixer_weights=(setting.formats.own_mixers or setting.formats.weights).name,
         expert_weights=setting.formats.experts.name,
+        end_weights=(setting.formats.own_ends or setting.formats.weights).name,
         activations=setting.formats.activations.name,
         kv_dtype=setting.formats.kv.name,
         page_size=setting.page_size,

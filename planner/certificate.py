@@ -106,7 +106,9 @@ def _bytes(
     ends = {"E": model.d_model, "V": model.vocab_size, "P": model.n_learned_positions}
     formats = {
         "weight": phase.weights,
+        "mixer": phase.mixer_weights,
         "expert": phase.expert_weights,
+        "end": phase.end_weights,
         "kv": phase.kv_dtype,
         "state": model.state_dtype,
         "activation": phase.activations,

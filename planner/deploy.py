@@ -209,7 +209,9 @@ def phase_run(phase: PhasePlan, model: Model, shape: WorkloadShape) -> PhaseRun:
         experts=phase.experts,
         formats=Formats(
             weights=parse_dtype(phase.weights),
+            own_mixers=parse_dtype(phase.mixer_weights),
             own_experts=parse_dtype(phase.expert_weights),
+            own_ends=parse_dtype(phase.end_weights),
             state=parse_dtype(model.state_dtype),
             activations=parse_dtype(phase.activations),
             kv=parse_dtype(phase.kv_dtype),

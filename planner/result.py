@@ -89,7 +89,9 @@ class PhasePlan(BaseModel):
     head_shards: int
     n_heads_padded: int
     weights: str
+    mixer_weights: str
     expert_weights: str
+    end_weights: str
     activations: str
     kv_dtype: str
     page_size: int

@@ -317,6 +317,7 @@ def stored_key(setting: PhaseSetting) -> tuple[object, ...]:
     return LAYOUTS[setting.layout].stored, LAYOUTS[setting.layout].data_axes, setting.experts == "tensor"
 
 
-def formats_key(formats: Formats) -> tuple[str, str, str]:
+def formats_key(formats: Formats) -> tuple[str, ...]:
     """What tells formats apart in a plan."""
-    return formats.weights.name, formats.experts.name, formats.kv.name
+    roles = ("weight", "mixer", "expert", "end", "kv")
+    return tuple(dtype.name for role in roles if (dtype := formats.of(role)) is not None)

@@ -60,10 +60,13 @@ def lower_block(
         builder=Builder(looped=looped),
         scores=materialised_scores,
     )
-    mixer, ffn = _mixer(context), _ffn(context)
+    context.role = "mixer"
+    mixer = _mixer(context)
+    context.role = "weight"
+    ffn = _ffn(context)
     _run(context, mixer, ffn)
     norm = model.n_norms(block) * (2 if model.norm_bias else 1)
-    norms = Tensor(name="norms", form=Form((("E", ()),)), role="weight", copies=norm)
+    norms = Tensor(name="norms", form=Form((("E", ()),)), role="end", copies=norm)
     steps = tuple(context.builder.steps)
     return BlockProgram(
         kind=kind,

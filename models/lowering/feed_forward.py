@@ -54,8 +54,10 @@ class ExpertsPart:
         layout, forms = context.layout, context.forms
         up, down = forms.expert_matrices(layout.stored)
         up_used, down_used = forms.expert_matrices(layout.used)
-        context.matrix("experts in", up, up_used, copies=2 if ffn.gated else 1, role="expert")
-        context.matrix("experts out", down, down_used, role="expert")
+        context.role = "expert"
+        context.matrix("experts in", up, up_used, copies=2 if ffn.gated else 1)
+        context.matrix("experts out", down, down_used)
+        context.role = "weight"
         context.vector("router", Form((("E", ()), ("G", ()))))
         if ffn.router_bias:
             context.vector("bias of router", Form((("G", ()),)))

@@ -8,7 +8,7 @@ from ..builder import Builder
 from ..description import Model
 from ..forms import Form
 from ..layouts import Layout
-from ..program import Role, Tensor
+from ..program import Tensor, WeightRole
 from .forms import BlockForms
 
 # What leaves a part: a tensor and the weight that takes it back to d_model; no weight where it is there already.
@@ -32,19 +32,20 @@ class Context:
     forms: BlockForms
     builder: Builder
     scores: bool
+    role: WeightRole = "weight"
     stored: dict[str, Tensor] = field(default_factory=dict)
     used: dict[str, Form] = field(default_factory=dict)
     vectors: list[Tensor] = field(default_factory=list)
     state: list[Tensor] = field(default_factory=list)
 
-    def matrix(self, name: str, stored: Form, used: Form, *, copies: int = 1, role: Role = "weight") -> None:
-        """Declare a matrix of the block."""
-        self.stored[name] = Tensor(name=name, form=stored, role=role, copies=copies)
+    def matrix(self, name: str, stored: Form, used: Form, *, copies: int = 1) -> None:
+        """Declare a matrix of the block; `role` says what kind of weights those declared now are."""
+        self.stored[name] = Tensor(name=name, form=stored, role=self.role, copies=copies)
         self.used[name] = used
 
     def vector(self, name: str, form: Form, copies: int = 1) -> None:
         """Declare a vector of the block."""
-        self.vectors.append(Tensor(name=name, form=form, role="weight", copies=copies))
+        self.vectors.append(Tensor(name=name, form=form, role="end", copies=copies))
 
     def weights(self, names: tuple[str, ...], partner: str) -> list[Tensor]:
         """The weights as their einsum takes them; gathered in one collective if the layout says so."""

@@ -59,14 +59,16 @@ def _together(kernels: Sequence[TimedKernel], *, measured: bool = True) -> Timed
 
 def matmul_time(kernels: KernelTimes, step: Matmul, sizes: Sizes, formats: Formats, n_rows: Array) -> TimedStep | None:
     """The matmuls of a step; None where no matmul of a like format was measured."""
-    variants = variants_of(formats.weights, formats.matmul)
+    role = step.weights[0].role
+    weights, multiplied = formats.of(role) or formats.weights, formats.multiplied(role)
+    variants = variants_of(weights, multiplied)
     family = kernels.find("matmul", (*variants, *variants_of(formats.activations, formats.activations)))
     if family is None:
         return None
-    computes = formats.matmul if family.variant in variants else formats.activations
+    computes = multiplied if family.variant in variants else formats.activations
     widths = Widths(
         x=computes.bytes_per_element,
-        w=formats.weights.bytes_per_element,
+        w=weights.bytes_per_element,
         out=formats.activations.bytes_per_element,
     )
     shapes = [{"m": n_rows, "k": k, "n": n} for k, n in matmul_shapes(step, sizes)]
@@ -115,14 +117,14 @@ def experts_time(kernels: KernelTimes, step: Experts, sizes: Sizes, formats: For
     Of the kernels for one format, the first that was measured for such experts: models ship in 8 bits with scales a tensor or
     a block, and each kind was measured for the models that have it.
     """
-    variants = variants_of(formats.experts, formats.expert_matmul)
+    variants = variants_of(formats.experts, formats.multiplied("expert"))
     other = variants_of(formats.activations, formats.activations)
     shape = expert_shape(step, sizes) | {"skew": _ROUTING_SKEW}
     found = []
     for variant in dict.fromkeys((*variants, *other)):
         family = kernels.find("moe", (variant,))
         if family is not None:
-            computes = formats.expert_matmul if variant in variants else formats.activations
+            computes = formats.multiplied("expert") if variant in variants else formats.activations
             widths = Widths(
                 x=computes.bytes_per_element,
                 w=formats.experts.bytes_per_element,

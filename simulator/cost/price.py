@@ -226,10 +226,8 @@ def _by_constants(step: Step, part: str, count: float, setup: _Setup) -> StepPri
 def _computing(step: Step, formats: Formats) -> DType:
     """The format a step multiplies in."""
     match step:
-        case Matmul():
-            return formats.matmul
-        case Experts():
-            return formats.expert_matmul
+        case Matmul() | Experts():
+            return formats.multiplied(step.weights[0].role)
     return formats.activations
 
 

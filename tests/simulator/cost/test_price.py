@@ -249,7 +249,7 @@ def test_a_looped_gather_is_exposed_only_as_far_as_it_outlasts_its_matmul(layout
     )
     apart, together = (float(pass_time_s([price for price, _ in priced])) for priced in (plain, looped))
     block = [(price, step) for price, step in plain if price.part == "block"]
-    moved = [(float(p.total_s), str(c.partner)) for p, c in block if c is not None and c.tensors[0].role == "weight"]
+    moved = [(float(p.total_s), str(c.partner)) for p, c in block if c is not None and c.moves_weights]
     matmul_s = {price.name: float(price.total_s) for price, _ in block}
     gather_s = {partner: sum(s for s, other in moved if other == partner) for _, partner in moved}
     hidden_s = sum(min(seconds, matmul_s[partner]) for partner, seconds in gather_s.items())
