@@ -30,6 +30,8 @@ class _Ends:
         if model.n_learned_positions:
             form = Form((("P", ()), ("E", table.form.axes_of("E"))))
             found.append(Tensor(name="positions", form=form, role="end"))
+        if model.n_other_params:
+            found.append(Tensor(name="others", form=self._vector("O", ()), role="end"))
         return (*found, *(self._norm("embedding norm") if model.embedding_norm else ()))
 
     def last_weights(self) -> tuple[Tensor, ...]:
@@ -43,7 +45,7 @@ class _Ends:
         return (*found, *(self._norm("final norm") if model.final_norm else ()))
 
     def _norm(self, name: str) -> tuple[Tensor, ...]:
-        copies = 2 if self.model.norm_bias else 1
+        copies = self.model.norm_scale + self.model.norm_bias
         return (Tensor(name=name, form=self._vector("E", ()), role="end", copies=copies),)
 
     @staticmethod

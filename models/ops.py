@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .mixers.attention import Reach
-from .sizes import Array
+from .types import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

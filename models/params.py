@@ -5,12 +5,15 @@ The sizes of the matrices as they lie on chips come from their forms; this is th
 
 from collections import Counter
 
+import numpy as np
+
 from .blocks import RECURRENT, Block
 from .description import Model
 from .feed_forward import DenseFfn, ExpertsFfn
 from .mixers.attention import AttentionMixer
 from .mixers.compressed import CompressedMixer
 from .mixers.latent import LatentMixer
+from .types import Array
 
 
 def mixer_params(model: Model, block: Block) -> int:
@@ -182,10 +185,24 @@ def kv_elements_per_token(block: Block, past_tokens: float = 0.0) -> float:
     return 0
 
 
-def kept_tokens(block: Block) -> int | None:
-    """Tokens whose keys a block keeps; None for all."""
+def full_window(block: Block) -> int:
+    """Tokens after which a block's window is full; 0 without a window."""
     mixer = block.mixer
-    return mixer.reach.kept if isinstance(mixer, AttentionMixer) and mixer.reach else None
+    if isinstance(mixer, CompressedMixer):
+        return mixer.window
+    return (mixer.reach.kept or 0) if isinstance(mixer, AttentionMixer) and mixer.reach else 0
+
+
+def held_positions(block: Block, tokens: Array) -> Array:
+    """Positions of the cache that `tokens` (...) of a sequence take in one block.
+
+    All of them, those of a window, or of a window and an entry for every few.
+    """
+    window, mixer = full_window(block), block.mixer
+    if not window:
+        return tokens
+    entries = tokens / mixer.ratio if isinstance(mixer, CompressedMixer) and mixer.ratio else 0.0
+    return np.minimum(tokens, float(window)) + entries
 
 
 def kv_bytes_per_token(model: Model, bytes_per_element: float, *, past_tokens: float = 0.0) -> float:
@@ -204,8 +221,7 @@ def kv_bytes_per_token(model: Model, bytes_per_element: float, *, past_tokens: f
     elements = 0.0
     for kind, n in () if model.bidirectional else model.n_layers_of.items():
         block = model.kinds[kind]
-        kept = kept_tokens(block)
-        if kept is None or past_tokens < kept:
+        if isinstance(block.mixer, CompressedMixer) or not 0 < full_window(block) <= past_tokens:
             elements += n * kv_elements_per_token(block, past_tokens)
     return elements * bytes_per_element
 
@@ -220,8 +236,10 @@ def sequence_bytes(model: Model, tokens: float, *, kv_bytes: float, state_bytes:
     elements = 0.0
     for kind, n in model.n_layers_of.items():
         block = model.kinds[kind]
-        kept = kept_tokens(block)
-        elements += n * kv_elements_per_token(block) * (tokens if kept is None else min(tokens, kept))
+        a_position = kv_elements_per_token(block)
+        if isinstance(block.mixer, CompressedMixer):
+            a_position = block.mixer.d_head
+        elements += n * a_position * float(held_positions(block, tokens))
     return elements * kv_bytes + state_bytes_per_sequence(model, state_bytes=state_bytes, conv_bytes=conv_bytes)
 
 

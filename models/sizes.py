@@ -15,11 +15,11 @@ from .description import Model
 from .feed_forward import DenseFfn
 from .forms import AXES, Form
 from .mixers.attention import AttentionMixer
+from .mixers.compressed import CompressedMixer
 from .mixers.latent import LatentMixer
-from .params import kept_tokens
+from .params import held_positions
 from .program import BlockProgram, ShardedProgram, Tensor
-
-Array = NDArray[np.float64] | float
+from .types import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,21 +76,20 @@ class Sizes:
             "E": float(model.d_model),
             "V": float(model.vocab_size),
             "P": float(model.n_learned_positions),
+            "O": float(model.n_other_params),
             # every chip's own statistics of a norm (sum of squares, for layernorm also the sum) at the entry and between
             # blocks, and its own best logit
             "N": n_statistics * self.shards(program.layout.entry.axes_of("E")),
             "R": n_statistics * self.shards(program.residual.form.axes_of("E")),
             "C": self.shards(AXES),
         }
-        kept = None
         if block is not None:
             common |= block_dims(model, block.block, self.shards(program.head_axes))
             cut = {axis for tensor in block.state if "S" in tensor.form.letters for axis in tensor.form.axes_of("S")}
             # of attention over a part of the context: its log-sum-exp
             common["M"] = self.shards(tuple(axis for axis in AXES if axis in cut))
-            kept = kept_tokens(block.block)
         self._dims: list[dict[str, Array]] = [
-            common | {"B": g.n_sequences, "L": g.new_tokens, "S": np.add(_held(g.past_tokens, kept), g.new_tokens)}
+            common | {"B": g.n_sequences, "L": g.new_tokens, "S": np.add(_held(block, g.past_tokens), g.new_tokens)}
             for g in self.groups
         ]
 
@@ -129,13 +128,14 @@ class Sizes:
         return tensor.copies * self.elements(tensor.form)
 
 
-def _held(past_tokens: Array, kept: int | None) -> Array:
-    return past_tokens if kept is None else np.minimum(past_tokens, float(kept))
+def _held(block: BlockProgram | None, past_tokens: Array) -> Array:
+    return past_tokens if block is None else held_positions(block.block, past_tokens)
 
 
 def block_dims(model: Model, block: Block, head_shards: Array) -> dict[str, Array]:
     """Sizes of the dimensions that a block has to itself, heads padded so that each of `head_shards` holds equally many."""
-    return _mixer_dims(model, block, head_shards) | _ffn_dims(model, block)
+    others: dict[str, Array] = {"V": float(block.n_other_params)} if block.n_other_params else {}
+    return _mixer_dims(model, block, head_shards) | _ffn_dims(model, block) | others
 
 
 def _mixer_dims(model: Model, block: Block, head_shards: Array) -> dict[str, Array]:
@@ -151,16 +151,29 @@ def _mixer_dims(model: Model, block: Block, head_shards: Array) -> dict[str, Arr
             "I": float(mixer.d_nope), "Y": float(mixer.d_value),
             "A": float(index.n_heads if index else 0), "U": float(index.d_head if index else 0),
         }  # fmt: skip
+    if isinstance(mixer, CompressedMixer):
+        return _compressed_dims(mixer, head_shards)
     if isinstance(mixer, RECURRENT):
         shape = mixer.recurrence(model.d_model)
         n_heads, n_groups = padded_heads(shape.n_heads, shape.n_groups, head_shards)
         return {
             "H": n_heads, "K": n_groups, "Q": float(shape.d_value), "D": float(shape.d_state),
             "I": float(shape.per_head), "J": float(shape.per_group),
-            "T": float(shape.widened), "W": float(shape.low_rank - shape.widened),
+            "T": float(shape.widened or shape.squeezed), "W": float(shape.low_rank - shape.widened),
             "X": float(ceil_div(shape.conv_elements, shape.n_heads)), "O": float(shape.n_vector_params),
         }  # fmt: skip
     return {}
+
+
+def _compressed_dims(mixer: CompressedMixer, head_shards: Array) -> dict[str, Array]:
+    n_heads, _ = padded_heads(mixer.n_heads, 1, head_shards)
+    index, twice = mixer.indexer, 2 if mixer.overlapping else 1
+    return {
+        "H": n_heads, "K": 1.0, "Q": float(mixer.d_head), "D": float(mixer.q_rank),
+        "T": float(mixer.o_groups), "Y": float(mixer.o_rank), "J": 2.0 * twice * mixer.d_head,
+        "A": float(index.n_heads if index else 0), "U": float(index.d_head if index else 0),
+        "X": 2.0 * twice * (index.d_head if index else 0), "O": float(mixer.n_vector_params),
+    }  # fmt: skip
 
 
 def _ffn_dims(model: Model, block: Block) -> dict[str, Array]:
@@ -170,7 +183,8 @@ def _ffn_dims(model: Model, block: Block) -> dict[str, Array]:
     dims: dict[str, Array] = {"F": float(ffn.d_ff)}
     if isinstance(ffn, DenseFfn):
         return dims | ({"Y": float(model.d_model)} if ffn.receptance else {})
-    return dims | {"G": float(ffn.n_experts), "Z": float(ffn.d_ff_shared)}
+    latent: dict[str, Array] = {"P": float(ffn.d_latent)} if ffn.d_latent else {}
+    return dims | {"G": float(ffn.n_experts), "Z": float(ffn.d_ff_shared)} | latent
 
 
 def padded_heads(n_heads: int, n_kv_heads: int, n_shards: Array) -> tuple[Array, Array]:

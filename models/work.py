@@ -36,7 +36,8 @@ from .program import (
     Step,
     Tensor,
 )
-from .sizes import Array, Sizes, ceil_div
+from .sizes import Sizes, ceil_div
+from .types import Array
 
 # Bytes of a number that is summed or compared in full precision: norm statistics, logits and their indices.
 _FULL_PRECISION_BYTES = 4.0

@@ -12,7 +12,7 @@ from ..hardware_specs.dtypes import parse_dtype
 from ..models.blocks import Block
 from ..models.description import Model
 from ..models.lower import lower
-from ..models.params import kept_tokens
+from ..models.params import held_positions
 from ..models.program import Tensor
 from ..models.sizes import batch_axes, block_dims
 from .request import PlanRequest
@@ -119,8 +119,7 @@ def _bytes(
 def _dims(request: PlanRequest, phase: PhasePlan, block: Block, sequences: int, context: int) -> dict[str, int]:
     """Whole numbers of every dimension a block's weights and states have."""
     shards = math.prod(phase.mesh.model_dump()[axis] for axis in phase.head_axes)
-    kept = kept_tokens(block)
-    lasting = {"B": sequences, "S": context if kept is None else min(context, kept)}
+    lasting = {"B": sequences, "S": math.ceil(float(held_positions(block, float(context))))}
     sized = block_dims(request.model, block, float(shards))
     return lasting | {dim: int(size) for dim, size in sized.items()}
 

@@ -1,5 +1,6 @@
 """Softmax attention as steps: rotate, append, exchange, attend, exchange back."""
 
+from ...hardware_specs.errors import SpecError
 from ..forms import Form
 from ..mixers.attention import AttentionMixer
 from ..program import Append, Attention, Tensor
@@ -11,6 +12,8 @@ class AttentionPart:
     """The steps of `AttentionMixer`."""
 
     def __init__(self, context: Context, mixer: AttentionMixer) -> None:
+        if mixer.value_width != mixer.d_head:
+            raise SpecError(f"{context.model.name}: value heads of another width than keys have no plan yet")
         self._at, self._mixer = context, mixer
         forms, layout = context.forms, context.layout
         for name, dim, copies in self._projections():
@@ -24,14 +27,20 @@ class AttentionPart:
         self._vectors()
 
     def _projections(self) -> list[tuple[str, str, int]]:
-        own = [("w_kv", "K", 2)] if self._mixer.own_kv else []
+        own = [("w_kv", "K", 1 if self._mixer.value_is_key else 2)] if self._mixer.own_kv else []
         gate = [("w_gate", "H", 1)] if self._mixer.output_gate else []
         return [("w_q", "H", 1), *own, *gate]
 
     def _vectors(self) -> None:
         context, biases = self._at, self._at.model.biases
-        if self._mixer.qk_norm:
+        if self._mixer.qk_norm and self._mixer.qk_norm_over == "head":
             context.vector("norms of q and k", Form((("Q", ()),)), 1 + self._mixer.own_kv)
+        if self._mixer.qk_norm and self._mixer.qk_norm_over == "width":
+            context.vector("norm of q", Form((("H", ()), ("Q", ()))))
+            if self._mixer.own_kv:
+                context.vector("norm of k", Form((("K", ()), ("Q", ()))))
+        if self._mixer.head_gate:
+            context.vector("head gate", Form((("E", ()), ("H", ()))))
         if biases.qkv:
             context.vector("bias of q", Form((("H", ()), ("Q", ()))))
             if self._mixer.own_kv:

@@ -9,9 +9,11 @@ from ..forms import Form
 from ..layouts import AttentionSharding, ExpertSharding, Layout
 from ..lifetimes import RESIDUAL, alive, buffers
 from ..mixers.attention import AttentionMixer
+from ..mixers.compressed import CompressedMixer
 from ..mixers.latent import LatentMixer
 from ..program import BlockProgram, Tensor
 from .attention import AttentionPart
+from .compressed import CompressedPart
 from .feed_forward import DensePart, ExpertsPart
 from .forms import BlockForms
 from .latent import LatentPart
@@ -48,6 +50,10 @@ def lower_block(
     SpecError : the layout cuts d_model where experts want it whole, or the block is parallel and has experts
     """
     block = model.kinds[kind]
+    if block.cross is not None or model.encoder is not None or model.bidirectional:
+        raise SpecError(
+            f"{model.name} is described and counted; a model with an encoder, or read both ways, has no plan yet"
+        )
     if isinstance(block.ffn, ExpertsFfn) and (layout.used.axes_of("E") or model.block == "parallel"):
         raise SpecError(
             f"{model.name}: experts take whole tokens in a serial block; {layout.name} cuts d_model for them"
@@ -65,7 +71,9 @@ def lower_block(
     context.role = "weight"
     ffn = _ffn(context)
     _run(context, mixer, ffn)
-    norm = model.n_norms(block) * (2 if model.norm_bias else 1)
+    if block.n_other_params:
+        context.vector("others", Form((("V", ()),)))
+    norm = model.n_norms(block) * (model.norm_scale + model.norm_bias)
     norms = Tensor(name="norms", form=Form((("E", ()),)), role="end", copies=norm)
     steps = tuple(context.builder.steps)
     return BlockProgram(
@@ -88,6 +96,8 @@ def _mixer(context: Context) -> Part | None:
         return AttentionPart(context, mixer)
     if isinstance(mixer, LatentMixer):
         return LatentPart(context, mixer)
+    if isinstance(mixer, CompressedMixer):
+        return CompressedPart(context, mixer)
     return RecurrentPart(context, mixer)
 
 
@@ -189,7 +199,7 @@ def _exit(context: Context, x: Tensor) -> Form:
     """What a matrix down multiplies: the layout's exit, by what its hidden dimension is called."""
     forms, exit_ = context.forms, context.forms.exit
     letters = x.form.letters
-    if "H" in letters:
+    if "H" in letters or "T" in letters:
         per_head = forms.per_head(exit_, "H")
         return Form(tuple((letters[i], axes) for i, (_, axes) in enumerate(per_head.dims)))
     return Form(tuple((letters[i], axes) for i, (_, axes) in enumerate(exit_.dims)))

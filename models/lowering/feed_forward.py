@@ -52,8 +52,12 @@ class ExpertsPart:
     def __init__(self, context: Context, ffn: ExpertsFfn) -> None:
         self._at, self._ffn = context, ffn
         layout, forms = context.layout, context.forms
-        up, down = forms.expert_matrices(layout.stored)
-        up_used, down_used = forms.expert_matrices(layout.used)
+        width = {"E": "P"} if ffn.d_latent else {}
+        up, down = (renamed(form, width) for form in forms.expert_matrices(layout.stored))
+        up_used, down_used = (renamed(form, width) for form in forms.expert_matrices(layout.used))
+        if ffn.d_latent:
+            context.vector("into latent", Form((("E", ()), ("P", ()))))
+            context.vector("out of latent", Form((("P", ()), ("E", ()))))
         context.role = "expert"
         context.matrix("experts in", up, up_used, copies=2 if ffn.gated else 1)
         context.matrix("experts out", down, down_used)
@@ -88,7 +92,7 @@ class ExpertsPart:
         (tokens,) = b.bring([(x, forms.routed)], partner="experts")
         b.matmul("router", [(tokens, self._router())], ("choice",))
         b.pointwise("route", "route", [Tensor(name="choice", form=renamed(tokens.form, {"E": "G"}))], [])
-        routed = self._experts(tokens)
+        routed = self._in_latent(tokens) if self._ffn.d_latent else self._experts(tokens)
         leaving: list[Leaving] = [(routed, None)]
         if "shared hidden" in made:
             h = made["shared hidden"]
@@ -98,7 +102,19 @@ class ExpertsPart:
         return leaving
 
     def _router(self) -> Tensor:
-        return next(t for t in self._at.vectors if t.name == "router")
+        return self._vector("router")
+
+    def _vector(self, name: str) -> Tensor:
+        return next(t for t in self._at.vectors if t.name == name)
+
+    def _in_latent(self, tokens: Tensor) -> Tensor:
+        """The experts between the two projections that all of them share."""
+        b = self._at.builder
+        (narrow,) = b.matmul("into latent", [(tokens, self._vector("into latent"))], ("narrow",))
+        routed = self._experts(narrow)
+        (routed,) = b.bring([(routed, Form(routed.form.dims))], partner="out of latent")
+        (wide,) = b.matmul("out of latent", [(routed, self._vector("out of latent"))], ("routed wide",))
+        return wide
 
     def _experts(self, tokens: Tensor) -> Tensor:
         b, names = self._at.builder, ("experts in", "experts out")

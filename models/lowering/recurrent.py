@@ -23,6 +23,11 @@ class RecurrentPart:
         for name, dim, letter in streams:
             stored, used = (renamed(forms.per_head(f, dim), {"Q": letter}) for f in (layout.stored, layout.used))
             context.matrix(name, stored, used)
+        if self._shape.squeezed:
+            stored, used = (Form((("E", f.axes_of("E")), ("T", ()))) for f in (layout.stored, layout.used))
+            context.matrix("w_squeeze", stored, used)
+            stored, used = (Form((("T", ()), *forms.per_head(f, "H").dims[1:])) for f in (layout.stored, layout.used))
+            context.matrix("w_widen", stored, used)
         stored, used = (forms.per_head(transposed(f), "H") for f in (layout.stored, layout.used))
         context.matrix("w_o", stored, used)
         self._values, self._groups = forms.recurrent
@@ -47,10 +52,13 @@ class RecurrentPart:
     @property
     def entering(self) -> tuple[tuple[str, str], ...]:
         """See `Part`."""
-        return (("w_heads", "heads"),) + ((("w_groups", "groups"),) if self._shape.n_groups else ())
+        groups = (("w_groups", "groups"),) if self._shape.n_groups else ()
+        return (("w_heads", "heads"), *groups, *((("w_squeeze", "squeezed"),) if self._shape.squeezed else ()))
 
     def goal(self, out: str) -> Form:
         """See `Part`."""
+        if out == "squeezed":
+            return Form((("B", self._at.forms.entry.axes_of("B")), ("L", ()), ("T", ())))
         dim, letter = ("H", "I") if out == "heads" else ("K", "J")
         return renamed(self._at.forms.per_head(self._at.forms.hidden, dim), {"Q": letter})
 
@@ -59,6 +67,9 @@ class RecurrentPart:
         b = self._at.builder
         home = renamed(made["heads"].form, {"I": "Q"})
         goals = [(made["heads"], renamed(self._values, {"Q": "I"}))]
+        if "squeezed" in made:
+            (w_widen,) = self._at.weights(("w_widen",), "widen")
+            goals += [(t, self._values) for t in b.matmul("widen", [(made["squeezed"], w_widen)], ("decay and gate",))]
         if "groups" in made:
             goals.append((made["groups"], renamed(self._groups, {"Q": "J"})))
         streams = b.bring(goals)

@@ -48,20 +48,31 @@ class CompressedMixer(BaseModel):
         """Numbers one token leaves in the cache of the indexer."""
         return self.indexer.d_head / self.ratio if self.indexer and self.ratio else 0.0
 
-    def _compressor_params(self, d_model: int, width: int) -> int:
-        """Entry and its weights from a token, an offset a place, and a norm."""
-        wide = width * (2 if self.overlapping else 1)
-        return 2 * d_model * wide + (self.ratio or 0) * wide + width
+    def _wide(self, width: int) -> int:
+        """What an entry is made through."""
+        return width * (2 if self.overlapping else 1)
+
+    def _compressor_vectors(self, width: int) -> int:
+        """An offset a place of an entry, and a norm."""
+        return (self.ratio or 0) * self._wide(width) + width
+
+    @property
+    def n_vector_params(self) -> int:
+        """Norms of query and key-value vector, sinks, offsets and norms of what compresses."""
+        total = self.q_rank + self.d_head + self.n_heads
+        if self.ratio is not None:
+            total += self._compressor_vectors(self.d_head)
+        return total + (self._compressor_vectors(self.indexer.d_head) if self.indexer else 0)
 
     def n_params(self, d_model: int) -> int:
         """Elements of all projections, norms, sinks, and of what compresses and picks."""
         out = self.n_heads * self.d_head
-        total = self.q_rank * (d_model + 1 + out) + self.d_head * (d_model + 1)
-        total += out * self.o_rank + self.o_groups * self.o_rank * d_model + self.n_heads
+        total = self.q_rank * (d_model + out) + self.d_head * d_model
+        total += out * self.o_rank + self.o_groups * self.o_rank * d_model
         if self.ratio is not None:
-            total += self._compressor_params(d_model, self.d_head)
+            total += 2 * d_model * self._wide(self.d_head)
         if self.indexer is not None:
             picked = self.indexer
-            total += self._compressor_params(d_model, picked.d_head)
+            total += 2 * d_model * self._wide(picked.d_head)
             total += picked.n_heads * (self.q_rank * picked.d_head + d_model)
-        return total
+        return total + self.n_vector_params

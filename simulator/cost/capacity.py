@@ -2,7 +2,7 @@
 
 import math
 
-from ...models.params import kept_tokens
+from ...models.params import full_window
 from ...models.sizes import Sizes, TokenGroup, batch_axes
 from .memory import activation_bytes, gathered_bytes, kv_cache_bytes
 from .phases import lower_phase
@@ -51,7 +51,7 @@ def _growth_bytes(run: PhaseRun, tokens: int) -> float:
 
 def _longest_kept(run: PhaseRun) -> int:
     """Tokens after which no window grows any more."""
-    return max((kept_tokens(block) or 0 for block in run.setting.model.kinds.values()), default=0)
+    return max(full_window(block) for block in run.setting.model.kinds.values())
 
 
 def _held_bytes(run: PhaseRun, tokens: int) -> float:

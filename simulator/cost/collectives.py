@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...models.reshard import CollectiveKind
-from ...models.sizes import Array
+from ...models.types import Array
 from .constants import Constants
 from .machine import AxisArrays, Machine
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from scipy.sparse import csr_matrix, eye_array, kron, vstack
 
 from ...hardware_specs.errors import SpecError
-from ...models.sizes import Array
+from ...models.types import Array
 
 # Knots nearer than this are the two sides of a jump.
 _JUMP = 0.1

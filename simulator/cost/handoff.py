@@ -5,7 +5,8 @@ from functools import cache
 
 from ...models.program import Collective, Tensor
 from ...models.reshard import reshard
-from ...models.sizes import Array, Sizes, TokenGroup, ceil_div
+from ...models.sizes import Sizes, TokenGroup, ceil_div
+from ...models.types import Array
 from ...models.work import step_work
 from .collectives import collective_latency_s, collective_time_s
 from .machine import Machine

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from ...models.ops import attention_flop, matmul_flop, touched_experts, visible_keys
-from ...models.sizes import Array, ceil_div
+from ...models.sizes import ceil_div
+from ...models.types import Array
 
 Op = Literal["matmul", "prefill attention", "decode attention", "collective", "moe", "pointwise"]
 Shape = Mapping[str, Array]

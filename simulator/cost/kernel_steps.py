@@ -9,7 +9,8 @@ import numpy as np
 
 from ...hardware_specs.dtypes import DTYPES, DType
 from ...models.program import Attention, Collective, Experts, Matmul
-from ...models.sizes import Array, Sizes
+from ...models.sizes import Sizes
+from ...models.types import Array
 from ...models.work import Formats, Work, attention_shapes, expert_shape, matmul_shapes
 from .kernel_forms import Op, Widths, passes_of
 from .kernel_times import KernelFamily, KernelTimes, TimedKernel, computing_format, variants_of

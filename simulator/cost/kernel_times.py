@@ -14,7 +14,7 @@ from ...hardware_specs.chip import Chip, Switch
 from ...hardware_specs.dtypes import DTYPES, DType
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.kernel_formats import KERNEL_DTYPES
-from ...models.sizes import Array
+from ...models.types import Array
 from .grid import Found, Grid
 from .kernel_families import FAMILIES
 from .kernel_forms import ChipRates, KernelTime, Op, Shape, Widths

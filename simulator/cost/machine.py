@@ -9,7 +9,7 @@ from ...hardware_specs.chip import Chip
 from ...hardware_specs.cluster import Mesh
 from ...hardware_specs.dtypes import DType
 from ...models.forms import AXES
-from ...models.sizes import Array
+from ...models.types import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

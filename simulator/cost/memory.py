@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...models.program import Collective, ShardedProgram
-from ...models.sizes import Array, Sizes, TokenGroup, ceil_div
+from ...models.sizes import Sizes, TokenGroup, ceil_div
 from ...models.stages import stage_layers
+from ...models.types import Array
 from ...models.work import Formats, tensor_bytes
 
 # A GPU shares its memory with the driver, the communication library and fragmentation. vLLM 0.33 plans with this share

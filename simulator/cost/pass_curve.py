@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ...models.forms import AXES
 from ...models.ops import visible_share
-from ...models.sizes import Array, Sizes, TokenGroup, batch_prefix
+from ...models.sizes import Sizes, TokenGroup, batch_prefix
+from ...models.types import Array
 from .machine import Machine
 from .phases import PhaseSetting, lower_phase
 from .price import Engine, StepPrice, pass_time_s, price_pass

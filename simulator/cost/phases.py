@@ -15,8 +15,9 @@ from ...models.layouts import AttentionSharding, ExpertSharding
 from ...models.lower import lower
 from ...models.params import n_params_active
 from ...models.program import ShardedProgram
-from ...models.sizes import Array, Sizes, TokenGroup, batch_prefix, ceil_div
+from ...models.sizes import Sizes, TokenGroup, batch_prefix, ceil_div
 from ...models.stages import stage_layers
+from ...models.types import Array
 from ...models.work import Formats
 from ..types import PhaseName, Workload
 from .machine import Machine, take

@@ -26,7 +26,8 @@ from ...models.program import (
     ShardedProgram,
     Step,
 )
-from ...models.sizes import Array, Sizes
+from ...models.sizes import Sizes
+from ...models.types import Array
 from ...models.work import Formats, Work, step_work, tiled_weights
 from .collectives import collective_latency_s, collective_time_s
 from .constants import BOUND, Constants

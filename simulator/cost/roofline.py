@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...models.sizes import Array
+from ...models.types import Array
 
 
 def step_time_s(compute_s: Array, memory_s: Array, comm_s: Array = 0.0, overhead_s: Array = 0.0) -> Array:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...hardware_specs.chip import Chip, Torus
 from ...hardware_specs.kernel_formats import KERNEL_DTYPES, TEXT_KEYS
 from ...hardware_specs.kernel_rows import shape_keys
-from ...models.sizes import Array
+from ...models.types import Array
 from .kernel_work import Shape, Vector, kernel_work, shape_of, wire_bytes
 
 Mask = NDArray[np.bool_]

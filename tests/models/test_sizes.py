@@ -10,7 +10,8 @@ from shardwise.models.description import Model
 from shardwise.models.forms import AXES, Form, parse_form
 from shardwise.models.layouts import AttentionSharding
 from shardwise.models.lower import lower
-from shardwise.models.sizes import Array, Sizes, TokenGroup, batch_prefix, ceil_div, padded_heads
+from shardwise.models.sizes import Sizes, TokenGroup, batch_prefix, ceil_div, padded_heads
+from shardwise.models.types import Array
 from shardwise.tests.strategies import attentions, layout_names, mesh_sizes, models, small_model, token_groups
 
 

@@ -11,7 +11,8 @@ from shardwise.models.description import Model
 from shardwise.models.layouts import LAYOUTS, AttentionSharding
 from shardwise.models.lower import lower
 from shardwise.models.program import Collective
-from shardwise.models.sizes import Array, Sizes, TokenGroup, batch_prefix
+from shardwise.models.sizes import Sizes, TokenGroup, batch_prefix
+from shardwise.models.types import Array
 from shardwise.simulator.cost.constants import BOUND, Constants
 from shardwise.simulator.cost.machine import Machine, make_machine
 from shardwise.simulator.cost.phases import PhasePrice, PhaseSetting, price_phase
