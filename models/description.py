@@ -45,6 +45,7 @@ class Model(BaseModel):
     state_dtype : what recurrent states are kept as
     mixer_dtype, expert_dtype : of the weights of mixers and of experts, where other than `weights_dtype`
     embedding_dtype : of embedding, logits, norms and biases, where other than `weights_dtype`
+    d_embedding : width of embedding and logits where they are projected to and from d_model
     n_vision_params : of a tower in front of the decoder, which text does not pass
     n_other_params : outside the blocks: tables of relative positions, per-layer embeddings, a head before the logits
     n_learned_positions : rows of a learned position table, 0 for RoPE, ALiBi or none
@@ -78,6 +79,7 @@ class Model(BaseModel):
     qk_norm: bool = False
     positions: Literal["rope", "alibi", "learned", "relative", "none"]
     n_learned_positions: int = Field(default=0, ge=0)
+    d_embedding: int | None = Field(default=None, gt=0)
     tied_embeddings: bool
     biases: Biases = Biases()
     weights_dtype: str = "bf16"

@@ -65,7 +65,8 @@ def latent_params(d_model: int, mixer: LatentMixer) -> int:
     if mixer.indexer is not None:
         heads, width = mixer.indexer.n_heads, mixer.indexer.d_head
         index = (mixer.q_rank or d_model) * heads * width + d_model * (width + heads) + 2 * width
-    return queries + latent + expanded + mixer.n_heads * mixer.d_value * d_model + index
+    out = (1 + mixer.output_gate) * mixer.n_heads * mixer.d_value * d_model
+    return queries + latent + expanded + out + index
 
 
 def _dense_params(width: int, d_ff: int, *, gated: bool, biased: bool) -> int:
@@ -113,9 +114,11 @@ def embedding_params(model: Model) -> int:
 
     .. math:: (1 + [untied]) V d_{model} + b_{logits} V + n_{positions} d_{model} + (n_{outer\ norms}) (1 + b_{norm}) d_{model}
     """
-    tables = (1 if model.tied_embeddings else 2) * model.vocab_size + model.n_learned_positions
+    width = model.d_embedding or model.d_model
+    tables = (1 if model.tied_embeddings else 2) * model.vocab_size * width + model.n_learned_positions * model.d_model
+    projections = 0 if model.d_embedding is None else 2 * width * model.d_model
     norms = (model.embedding_norm + model.final_norm) * _one_norm(model)
-    return tables * model.d_model + model.biases.logits * model.vocab_size + norms + model.n_other_params
+    return tables + projections + model.biases.logits * model.vocab_size + norms + model.n_other_params
 
 
 def encoder_params(model: Model) -> int:

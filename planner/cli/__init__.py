@@ -13,6 +13,7 @@ from .calibrate import calibrate
 from .estimate import estimate
 from .execute import execute
 from .explain import explain
+from .import_model import import_model
 from .plan import plan
 from .reproduce import reproduce
 from .score import score
@@ -47,7 +48,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (plan, estimate, explain, execute, simulate, score, reproduce, calibrate, show):
+for _command in (plan, estimate, explain, execute, simulate, score, reproduce, calibrate, show, import_model):
     app.command()(guarded(_command))
 
 
