@@ -93,9 +93,26 @@ _NEUTRAL = """
 """
 # Options of some families that change nothing where they are off.
 _OFF = frozenset(
-    """alibi apply_residual_connection_post_layernorm attention_bias attention_out_bias bias lm_head_bias mlp_bias
-    parallel_attn qk_layernorm qkv_bias use_bias use_parallel_residual use_qk_norm use_qkv_bias use_sliding_window
-    sliding_window use_mla enable_moe_block""".split()
+    [
+        "alibi",
+        "apply_residual_connection_post_layernorm",
+        "attention_bias",
+        "attention_out_bias",
+        "bias",
+        "lm_head_bias",
+        "mlp_bias",
+        "parallel_attn",
+        "qk_layernorm",
+        "qkv_bias",
+        "use_bias",
+        "use_parallel_residual",
+        "use_qk_norm",
+        "use_qkv_bias",
+        "use_sliding_window",
+        "sliding_window",
+        "use_mla",
+        "enable_moe_block",
+    ]
 )
 _PATTERN = re.compile("|".join(f"(?:{name})" for name in _NEUTRAL.split()))
 
