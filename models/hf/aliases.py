@@ -92,28 +92,12 @@ _NEUTRAL = """
     router_aux_loss_coef output_router_logits no_bias_in_.* zero_loss_bias moe_aux_.* logit_scaling
 """
 # Options of some families that change nothing where they are off.
-_OFF = frozenset(
-    [
-        "alibi",
-        "apply_residual_connection_post_layernorm",
-        "attention_bias",
-        "attention_out_bias",
-        "bias",
-        "lm_head_bias",
-        "mlp_bias",
-        "parallel_attn",
-        "qk_layernorm",
-        "qkv_bias",
-        "use_bias",
-        "use_parallel_residual",
-        "use_qk_norm",
-        "use_qkv_bias",
-        "use_sliding_window",
-        "sliding_window",
-        "use_mla",
-        "enable_moe_block",
-    ]
-)
+_OFF = """
+    alibi apply_residual_connection_post_layernorm attention_bias attention_out_bias bias enable_moe_block lm_head_bias
+    mlp_bias parallel_attn qk_layernorm qkv_bias sliding_window use_bias use_mla use_parallel_residual use_qk_norm
+    use_qkv_bias use_sliding_window
+"""
+_IS_OFF = frozenset(_OFF.split())
 _PATTERN = re.compile("|".join(f"(?:{name})" for name in _NEUTRAL.split()))
 
 
@@ -132,4 +116,4 @@ def is_neutral(field: str, value: object) -> bool:
     >>> is_neutral("attention_dropout", 0.1), is_neutral("attention_bias", False), is_neutral("frobnicate", False)
     (True, True, False)
     """
-    return (field in _OFF and not value) or _PATTERN.fullmatch(field) is not None
+    return (field in _IS_OFF and not value) or _PATTERN.fullmatch(field) is not None

@@ -6,7 +6,7 @@ from ..description import Model
 from ..params import n_params, n_params_active
 
 # Names round, and count with or without embeddings.
-_TOLERANCE = 0.12
+_TOLERANCE = 0.25
 _ACTIVE_TOLERANCE = 0.35
 # An index holds prediction heads, scales and buffers besides.
 _INDEX_TOLERANCE = 0.02

@@ -131,9 +131,7 @@ def _converted(config: Config, raw: Mapping[str, Any]) -> tuple[str | None, floa
     if weights is not None:
         return _by_entry(weights)
     if method in _METHODS or method in DTYPES:
-        block = raw.get("weight_block_size")
-        sized = isinstance(block, list) and len(block) == 2 and all(isinstance(n, int) and n > 0 for n in block)
-        return _METHODS.get(method, method), _BLOCK_SCALE_BYTES / (block[0] * block[1]) if sized else 0.0
+        return _METHODS.get(method, method), _block_scales(raw.get("weight_block_size"))
     algorithm = str(raw.get("quant_algo") or "").lower()
     for start, name in (
         ("nvfp4", "nvfp4"),
@@ -155,6 +153,12 @@ def _converted(config: Config, raw: Mapping[str, Any]) -> tuple[str | None, floa
         return _BY_BITS[bits], each / group if whole and isinstance(group, int) else 0.0
     config.reading.notes.append(f"quantisation {method or raw!r} is unknown; weights are taken as not quantised")
     return None, 0.0
+
+
+def _block_scales(block: Any) -> float:
+    """Bytes of scales an element has where every block of a matrix has one."""
+    sized = isinstance(block, list) and len(block) == 2 and all(isinstance(n, int) and n > 0 for n in block)
+    return _BLOCK_SCALE_BYTES / (block[0] * block[1]) if sized else 0.0
 
 
 def _bits(raw: Mapping[str, Any]) -> int | None:

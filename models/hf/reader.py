@@ -160,7 +160,8 @@ def _text_model(fields: Mapping[str, Any], reading: Reading) -> tuple[Config, Co
     SpecError : the kind is unknown
     """
     outer = str(fields.get("model_type") or "")
-    top, inherited, inner = Config(fields, reading), {}, fields
+    top, inner = Config(fields, reading), fields
+    inherited: dict[str, Any] = {}
     path, kind = "", outer
     while (word := next((one for one in TEXT_OBJECTS if isinstance(inner.get(one), Mapping)), None)) is not None:
         inherited |= {key: inner[key] for key in _INHERITED if inner.get(key) is not None}

@@ -63,10 +63,11 @@ def stack_of(blocks: Sequence[Block]) -> tuple[dict[str, Block], tuple[Layers, .
 
 
 def _stem(block: Block) -> str:
-    mixer = "none" if block.mixer is None else block.mixer.kind
+    parts: list[str] = []
     if isinstance(block.mixer, AttentionMixer) and block.mixer.reach is not None:
-        mixer = block.mixer.reach.pattern
-    parts = [] if block.mixer is None else [mixer]
+        parts.append(block.mixer.reach.pattern)
+    elif block.mixer is not None:
+        parts.append(block.mixer.kind)
     return "-".join(parts + ([] if block.ffn is None else [block.ffn.kind]))
 
 

@@ -46,7 +46,7 @@ def _gemma4_vision(vision: Config, d_text: int) -> int:
 
 def _gemma4_audio(audio: Config, d_text: int) -> int:
     d, kernel = audio.count("d_model", 1024), audio.count("d_conv", 5)
-    first, second = ([*(audio.items("subsampling_conv_channels") or []), 128, 32])[:2]
+    first, second = (int(n) for n in (audio.items("subsampling_conv_channels") or [128, 32])[:2])
     width = d // audio.count("n_heads", 8)
     # two feed-forward parts, attention with relative keys, a light convolution, norms before and behind each
     feed = 2 * (8 * d * d + 2 * d)

@@ -134,7 +134,7 @@ class LatentPart:
 
     def _attend(self, q: Tensor, q_rotated: Tensor, made: dict[str, Tensor]) -> Tensor:
         b, index = self._at.builder, self._mixer.indexer
-        reach = None
+        reach = None if self._mixer.top_k is None else Reach(pattern="sparse", size=self._mixer.top_k)
         if index is not None:
             cached = next(t for t in self._at.state if t.name == "index keys")
             batch = self._at.forms.q.axes_of("B")

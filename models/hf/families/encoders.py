@@ -110,11 +110,6 @@ def modernbert(config: Config) -> Model:
     config.ignore(
         "global_rope_theta", "local_rope_theta", "layer_types", "pooling", "layer_norm_eps", "position_embedding_type"
     )
-    says = {
-        "qkv_bias": ("attention_bias", False),
-        "out_bias": ("attention_bias", False),
-        "ffn_bias": ("mlp_bias", False),
-    }
     traits = Traits(
         norm="layernorm",
         norm_bias=config.flag("norm_bias", False),
@@ -122,7 +117,9 @@ def modernbert(config: Config) -> Model:
         activation="gelu",
         logits_bias=("decoder_bias", True),
         tied=True,
-        **says,
+        qkv_bias=("attention_bias", False),
+        out_bias=("attention_bias", False),
+        ffn_bias=("mlp_bias", False),
     )
     d_model = config.count("d_model")
     mixer, ffn = attention(config, traits), dense(config, traits)

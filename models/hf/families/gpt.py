@@ -60,7 +60,8 @@ def gpt_neo(config: Config) -> Model:
 def _expanded(types: list[object] | None, count: int) -> list[object]:
     """GPT-Neo's ``[[["global", "local"], 12]]`` as a list of layers."""
     rows = [row for row in types or [] if isinstance(row, list) and len(row) == 2 and isinstance(row[0], list)]
-    return [kind for row in rows for kind in row[0] * int(row[1])] or (["global", "local"] * count)[:count]
+    usual: list[object] = ["global", "local"] * count
+    return [kind for row in rows for kind in row[0] * int(row[1])] or usual[:count]
 
 
 def gpt_neox(config: Config) -> Model:
