@@ -55,7 +55,9 @@ def lower_block(
             f"{model.name} is described and counted; a model with an encoder, or read both ways, has no plan yet"
         )
     if model.d_embedding is not None:
-        raise SpecError(f"{model.name} is described and counted; a model embedded {model.d_embedding} wide has no plan yet")
+        raise SpecError(
+            f"{model.name} is described and counted; a model embedded {model.d_embedding} wide has no plan yet"
+        )
     if isinstance(block.ffn, ExpertsFfn) and (layout.used.axes_of("E") or model.block == "parallel"):
         raise SpecError(
             f"{model.name}: experts take whole tokens in a serial block; {layout.name} cuts d_model for them"
