@@ -239,6 +239,15 @@ def matmul_shapes(step: Matmul, sizes: Sizes) -> list[tuple[Array, Array]]:
     return list(merged.values())
 
 
+def product_shapes(step: Matmul, sizes: Sizes) -> list[dict[str, Array]]:
+    """Sizes of each weight's own product, where nothing is fused: copies of a weight go through one kernel, side by side."""
+    found = []
+    for weight in step.weights:
+        inner, outer = _sides(weight, step, sizes)
+        found.append({"k": inner, "n": outer, "copies": float(weight.copies)})
+    return found
+
+
 def attention_shapes(step: Attention, sizes: Sizes) -> list[dict[str, Array]]:
     """Sizes of the kernel on one chip for each token group, by the names the kernel forms use."""
     found = []

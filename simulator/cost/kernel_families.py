@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .host_forms import host_decode_attention_form, host_matmul_form, host_prefill_attention_form
 from .kernel_forms import (
     Form,
     Op,
@@ -125,18 +126,39 @@ FAMILIES: dict[Op, Family] = {
     ),
 }
 
-# On a host's cores a matmul of one row is another kernel than one of two, few rows are all there is, and little is measured.
-_HOST_GRIDS: dict[Op, tuple[Knots, ...]] = {
-    "matmul": ({"rows": (0.0, 0.9, *_steps(1, 6), 8.0, 10.0), "columns": _steps(7, 15), "inner": _steps(7, 15)},),
-    "prefill attention": (
-        {"heads": _steps(0, 10, 2), "queries": _steps(3, 10)},
-        {"sharing": _SHARING, "d_head": (5.0, 6.0, 7.0)},
-    ),
-    "decode attention": (
-        {"heads": _steps(0, 10), "keys": _steps(3, 12)},
-        {"sharing": _SHARING, "d_head": (5.0, 6.0, 7.0)},
-    ),
+# On a host's cores few rows are all there is, matmuls of the smallest numbers of rows are kernels of their own, and little
+# is measured. What runs there is a program's own steps: starting one takes longer, and it passes over its data more often.
+_HOST_ROOFLINE = {
+    "compute_efficiency": (0.7, 0.02, 1.0),
+    "memory_efficiency": (0.5, 0.01, 1.0),
+    "launch_s": (2e-5, 5e-7, 1e-3),
 }
+_HOST_ROWS = tuple(round(float(np.log2(rows)), 4) for rows in (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 48, 96, 256, 1024))
+_HOST_ATTENTION = {**_HOST_ROOFLINE, "score_passes": (4.0, 0.0, 100.0)}
 HOST_FAMILIES: dict[Op, Family] = FAMILIES | {
-    op: replace(FAMILIES[op], grids=grids) for op, grids in _HOST_GRIDS.items()
+    "matmul": replace(
+        FAMILIES["matmul"],
+        form=host_matmul_form,
+        ranges=_HOST_ROOFLINE,
+        grids=(
+            {"rows": _HOST_ROWS, "columns": _steps(7, 15), "inner": _steps(7, 15)},
+            {"aliased": (0.0, 1.0), "rows": (*_steps(0, 4), 8.0)},
+        ),
+    ),
+    "prefill attention": replace(
+        FAMILIES["prefill attention"],
+        form=host_prefill_attention_form,
+        ranges=_HOST_ATTENTION,
+        grids=({"heads": _steps(0, 10, 2), "queries": _steps(3, 10)}, {"sharing": _SHARING, "d_head": (5.0, 6.0, 7.0)}),
+    ),
+    "decode attention": replace(
+        FAMILIES["decode attention"],
+        form=host_decode_attention_form,
+        ranges=_HOST_ATTENTION,
+        grids=({"heads": _steps(0, 10), "keys": _steps(3, 12)}, {"sharing": _SHARING, "d_head": (5.0, 6.0, 7.0)}),
+    ),
+    "collective": replace(
+        FAMILIES["collective"],
+        ranges={"link_efficiency": (0.2, 0.005, 1.0), "launch_s": (3e-4, 5e-7, 5e-3), "hop_s": (1e-6, 0.0, 1e-3)},
+    ),
 }

@@ -58,7 +58,9 @@ def is_held_out(shape: Mapping[str, Vector]) -> NDArray[np.bool_]:
     return np.array([int(hashlib.sha256(text.encode()).hexdigest(), 16) % 3 == 0 for text in texts], bool)
 
 
-def fit_family(rows: KernelRows, rates: ChipRates, widths: Widths, family: Family) -> KernelFamily:
+def fit_family(
+    rows: KernelRows, rates: ChipRates, widths: Widths, family: Family, *, on_host: bool = False
+) -> KernelFamily:
     """Constants, correction, and what the rows held out say of both.
 
     Raises
@@ -92,6 +94,7 @@ def fit_family(rows: KernelRows, rates: ChipRates, widths: Widths, family: Famil
         op=rows.op,
         variant=rows.variant,
         kv=rows.kv,
+        on_host=on_host,
         software=rows.software,
         n_rows=n_fit,
         n_held_out=int(held.sum()),
@@ -157,7 +160,7 @@ def _fit_constants(
 
 # columns of `hardware_specs.kernel_rows.kernel_frame` that make the shape of each op
 _SHAPES: dict[Op, tuple[str, ...]] = {
-    "matmul": ("m", "n", "k"),
+    "matmul": ("m", "n", "k", "copies"),
     "prefill attention": ("batch", "new", "past", "heads", "kv_heads", "d_head", "window"),
     "decode attention": ("batch", "context", "heads", "kv_heads", "d_head", "window"),
     "collective": ("bytes", "chips"),
@@ -200,10 +203,12 @@ def fit_kernels(
         if len(rows.seconds) < 2 * LEAST_ROWS:
             continue
         advance(f"{rows.variant} {rows.op} {rows.kv}".strip())
-        family = (HOST_FAMILIES if chip.vendor == HOST else FAMILIES)[rows.op]
+        on_host = chip.vendor == HOST
+        family = (HOST_FAMILIES if on_host else FAMILIES)[rows.op]
         if "d_head" in rows.shape and not (rows.shape["d_head"] <= _USUAL_D_HEAD).any():
             continue
-        made = fit_family(rows, chip_rates(chip, computing_format(rows.variant)), widths_of(rows), family)
+        rates = chip_rates(chip, computing_format(rows.variant))
+        made = fit_family(rows, rates, widths_of(rows), family, on_host=on_host)
         if rows.op != "matmul" or made.constants["launch_s"] <= _MOST_LAUNCH_S:
             families.append(made)
     if not families:
@@ -239,7 +244,7 @@ def family_rows(frame: pd.DataFrame) -> list[KernelRows]:
 
 
 def _family_rows(name: Op, op: str, dtype: str, kind: str, rows: pd.DataFrame) -> KernelRows:
-    shape = {column: rows[column].to_numpy(float) for column in _SHAPES[name] if column in rows}
+    shape = {column: rows[column].to_numpy(float) for column in _SHAPES[name] if column in rows and rows[column].notna().all()}
     if name == "collective":
         shape["passes"] = np.full(len(rows), passes_of(op))
     first = rows.iloc[0]

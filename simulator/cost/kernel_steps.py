@@ -11,7 +11,7 @@ from ...hardware_specs.dtypes import DTYPES, DType
 from ...models.program import Attention, Collective, Experts, Matmul
 from ...models.sizes import Sizes
 from ...models.types import Array
-from ...models.work import Formats, Work, attention_shapes, expert_shape, matmul_shapes
+from ...models.work import Formats, Work, attention_shapes, expert_shape, matmul_shapes, product_shapes
 from .kernel_forms import Op, Widths, passes_of
 from .kernel_times import KernelFamily, KernelTimes, TimedKernel, computing_format, variants_of
 from .machine import Machine
@@ -72,8 +72,9 @@ def matmul_time(kernels: KernelTimes, step: Matmul, sizes: Sizes, formats: Forma
         w=weights.bytes_per_element,
         out=formats.activations.bytes_per_element,
     )
-    shapes = [{"m": n_rows, "k": k, "n": n} for k, n in matmul_shapes(step, sizes)]
-    timed = [kernels.time(family, shape, computes, widths) for shape in shapes]
+    fused = [{"k": k, "n": n} for k, n in matmul_shapes(step, sizes)]
+    shapes = product_shapes(step, sizes) if family.on_host else fused
+    timed = [kernels.time(family, {"m": n_rows} | shape, computes, widths) for shape in shapes]
     return _together(timed, measured=family.variant in variants)
 
 

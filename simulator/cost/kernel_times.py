@@ -16,7 +16,7 @@ from ...hardware_specs.errors import SpecError
 from ...hardware_specs.kernel_formats import KERNEL_DTYPES
 from ...models.types import Array
 from .grid import Found, Grid
-from .kernel_families import FAMILIES
+from .kernel_families import FAMILIES, HOST_FAMILIES
 from .kernel_forms import ChipRates, KernelTime, Op, Shape, Widths
 
 _FOLDER = files(__package__) / "fits" / "kernels"
@@ -36,6 +36,7 @@ class KernelFamily(BaseModel):
     ----------
     variant : the number format it computes in, or the kind of a collective
     kv : format of the cache an attention reads, the mode a collective is launched in, blank elsewhere
+    on_host : whether a host's own cores run it, whose forms are others
     n_rows, n_held_out : measured rows the fit was made on, and those it was judged on
     median_error : of the rows held out
     interval_log : half width of the 90 % interval of ln(true / predicted), from the rows held out
@@ -45,6 +46,7 @@ class KernelFamily(BaseModel):
     op: Op
     variant: str
     kv: str = ""
+    on_host: bool = False
     software: str
     n_rows: int = Field(ge=1)
     n_held_out: int = Field(ge=1)
@@ -73,7 +75,7 @@ class KernelFamily(BaseModel):
 
     def time(self, shape: Shape, rates: ChipRates, widths: Widths) -> KernelTime:
         """Seconds of the form, each part times the correction."""
-        raw = FAMILIES[self.op].form(shape, self.constants, rates, widths)
+        raw = (HOST_FAMILIES if self.on_host else FAMILIES)[self.op].form(shape, self.constants, rates, widths)
         found: Found = {}
         factor = np.exp(sum((grid.at(raw.features, found) for grid in self.correction), start=0.0))
         return KernelTime(

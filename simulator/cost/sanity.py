@@ -77,7 +77,10 @@ def refusals(chip: Chip, op: str, rows: pd.DataFrame) -> "pd.Series[str]":
     numbers = [key for key in shape_keys(rows) if key not in TEXT_KEYS]
     positive = np.isfinite(rows["seconds"]) & (rows["seconds"] > 0.0)
     for key in numbers:
-        positive &= np.isfinite(rows[key]) & ((rows[key] > 0.0) | ((rows[key] == 0.0) & (key in _MAY_BE_ZERO)))
+        # a size that no row of a software names is none of its kernels'
+        lacking = rows[key].isna().groupby(rows["framework"]).transform("all")
+        good = np.isfinite(rows[key]) & ((rows[key] > 0.0) | ((rows[key] == 0.0) & (key in _MAY_BE_ZERO)))
+        positive &= good | lacking
     why = pd.Series(NOT_POSITIVE, index=rows.index)
     tables = ["dtype", "framework", "kernel", *(["kv"] if "kv" in rows else [])]
     found = [

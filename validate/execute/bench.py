@@ -21,7 +21,7 @@ from ...kernels.bench import commit_now, device_name
 from ...models.description import Model
 from ...models.program import Append, Attention, Collective, Matmul, Pointwise, Step
 from ...models.sizes import Sizes
-from ...models.work import attention_shapes, matmul_shapes, step_work
+from ...models.work import attention_shapes, product_shapes, step_work
 from ...simulator.cost.kernel_forms import passes_of
 from .comm import MeshShape
 from .priced import formats_of, token_group
@@ -35,8 +35,8 @@ IDLE, REST, WHOLE = "idle step", "rest of a pass", "pass"
 GLOO = "gloo"
 _LIMIT_S = 600.0
 _N_ROUNDS = 2
-_N_TIMED = 2
-_OUTPUT = 4
+_N_TIMED = 3
+_OUTPUT = 8
 # d_model, d_ff, heads, K/V heads, d_head, layers, vocabulary
 _MODELS = (
     (128, 384, 4, 2, 32, 8, 2048),
@@ -49,8 +49,9 @@ _MODELS = (
     (1152, 3072, 18, 6, 64, 3, 18432),
     (1280, 3584, 10, 2, 128, 3, 4096),
 )
-# sequences and prompt tokens; the large models leave out the long ones
-_BATCHES = ((1, 20), (2, 40), (8, 12), (3, 72), (6, 30), (4, 90), (12, 28), (5, 112), (16, 48))
+# sequences and prompt tokens, of which large models take fewer: every number of sequences, the rows of a decode step's
+# matmuls, is timed at every width, as libraries have kernels of their own for each of the smallest
+_BATCHES = ((1, 20), (2, 40), (8, 12), (3, 72), (6, 30), (4, 90), (12, 28), (1, 48), (5, 112), (24, 20), (16, 48))
 _MOST_TOKENS_TIMES_WIDTH = 320_000
 # by the number that rows call them
 _LAYOUTS = {1: "ws-1d-allreduce", 2: "ws-1d-sequence"}
@@ -94,9 +95,8 @@ def timed_runs() -> Iterator[TimedRun]:
     for tp, layout, (batch, tokens) in pairs:
         for number, sizes in enumerate(_MODELS):
             # lengths that differ a little give collectives of more sizes
-            length = tokens + 2 * number if tp > 1 else tokens
-            if batch * length * sizes[0] > _MOST_TOKENS_TIMES_WIDTH:
-                continue
+            wished = tokens + 2 * number if tp > 1 else tokens
+            length = min(wished, _MOST_TOKENS_TIMES_WIDTH // (batch * sizes[0] * tp) * tp)
             model = llama(f"llama-{sizes[0]}", *sizes)
             spec = small_run(
                 model,
@@ -149,20 +149,23 @@ def merged(rows: Sequence[Measurement]) -> list[Measurement]:
 def measured_rows(run: TimedRun, chip: str) -> list[Measurement]:
     """Time one run."""
     (reports,) = run_ranks([run.spec], limit_s=_LIMIT_S)
-    rows = []
-    for phase in ("prefill", "decode"):
-        seconds = phase_s(reports, phase)
-        found: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
-        for key, step, count in steps_of(run.spec, phase):
-            # after a prompt the last steps find nothing in the caches, in a decode step, which is priced alike, they do
-            name = None if phase == "prefill" and key.startswith("last") else _row_of(run.spec, phase, step)
-            if name is not None:
-                found[name].append([s / count for s in seconds[key]])
-        found[REST, f"{run.words} phase={phase}"].append(seconds[PASS])
-        found[WHOLE, f"{run.words} phase={phase}"].append([sum(s) for s in zip(*seconds.values(), strict=True)])
-        for (op, shape), several in found.items():
-            rows.append(_measurement(chip, op, shape, [statistics.mean(s) for s in zip(*several, strict=True)]))
-    return rows
+    return [row for phase in ("prefill", "decode") for row in phase_rows(run, chip, phase, phase_s(reports, phase))]
+
+
+def phase_rows(run: TimedRun, chip: str, phase: str, seconds: Mapping[str, Sequence[float]]) -> list[Measurement]:
+    """Rows of one phase of a run, from the seconds of each step in every timed run."""
+    found: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    for key, step, count in steps_of(run.spec, phase):
+        # after a prompt the last steps find nothing in the caches, in a decode step, which is priced alike, they do
+        name = None if phase == "prefill" and key.startswith("last") else _row_of(run.spec, phase, step)
+        if name is not None:
+            found[name].append([s / count for s in seconds[key]])
+    found[REST, f"{run.words} phase={phase}"].append(list(seconds[PASS]))
+    found[WHOLE, f"{run.words} phase={phase}"].append([sum(s) for s in zip(*seconds.values(), strict=True)])
+    return [
+        _measurement(chip, op, shape, [statistics.mean(s) for s in zip(*several, strict=True)])
+        for (op, shape), several in found.items()
+    ]
 
 
 def phase_s(reports: Sequence[RankReport], phase: str) -> dict[str, list[float]]:
@@ -200,10 +203,8 @@ def _row_of(spec: RunSpec, phase: str, step: Step) -> tuple[str, str] | None:
     work = step_work(step, sizes, formats)
     match step:
         case Matmul():
-            shapes = matmul_shapes(step, sizes)
-            if len(shapes) > 1:
-                return None
-            return f"{spec.dtype} matmul", _words({"m": work.n_rows, "n": shapes[0][1], "k": shapes[0][0]})
+            shape, *others = product_shapes(step, sizes)
+            return None if others else (f"{spec.dtype} matmul", _words({"m": work.n_rows} | shape))
         case Attention():
             (shape,) = attention_shapes(step, sizes)
             decodes = phase == "decode"

@@ -20,8 +20,8 @@ from .priced import find_mesh, formats_of, token_group
 from .spec import RunSpec
 
 _FORM = (
-    "dispatch_s: median of steps that have nothing to do; pass_s: median of what passes take beside their steps, both of decode; "
-    "residuals: whole passes"
+    "dispatch_s: median of steps that have nothing to do; pass_s, sequence_s: least squares of what passes take beside their "
+    "steps; all of decode; residuals: whole passes"
 )
 
 
@@ -38,9 +38,11 @@ def fit_executor(chip: Chip, kernels: KernelFit, rows: Sequence[Measurement]) ->
     }
     if not all(found.values()):
         raise SpecError(f"no measured runs of our executor on {chip.name}; write them with `{COMMAND}`")
+    idle_s = statistics.median(row.p50 for row in found[IDLE] if row.shape.endswith("phase=decode"))
+    pass_s, sequence_s = _host_s(found[REST])
     constants = {
-        name: float(f"{statistics.median(row.p50 for row in found[of] if row.shape.endswith('phase=decode')):.4g}")
-        for name, of in (("dispatch_s", IDLE), ("pass_s", REST))
+        name: float(f"{seconds:.4g}")
+        for name, seconds in (("dispatch_s", idle_s), ("pass_s", pass_s), ("sequence_s", sequence_s))
     }
     engine = engine_over(chip, kernels, constants)
     whole = {row.shape: row for row in found[WHOLE]}
@@ -60,6 +62,19 @@ def fit_executor(chip: Chip, kernels: KernelFit, rows: Sequence[Measurement]) ->
         interval_log=round(float(np.quantile([abs(residual.log_ratio) for residual in residuals], 0.9)), 4),
         residuals=tuple(residuals),
     )  # fmt: skip
+
+
+def _host_s(rows: Sequence[Measurement]) -> tuple[float, float]:
+    """Seconds of a decode pass beside its steps: once, and for each sequence; every row's relative error counts alike."""
+    from scipy.optimize import nnls
+
+    sequences = {f"{run.words} phase=decode": run.spec.batch for run in timed_runs()}
+    timed = [(sequences[row.shape], row.p50) for row in rows if row.shape in sequences]
+    if not timed:
+        raise SpecError(f"no measured passes of our executor's decode; write them with `{COMMAND}`")
+    n, seconds = np.array(timed, float).T
+    (pass_s, sequence_s), _ = nnls(np.stack([np.ones_like(n), n], 1) / seconds[:, None], np.ones_like(n))
+    return float(pass_s), float(sequence_s)
 
 
 def engine_over(chip: Chip, kernels: KernelFit, constants: Mapping[str, float]) -> Engine:
