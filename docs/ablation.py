@@ -24,9 +24,7 @@ def _no_kernels(*_: object) -> None:
 
 def _form_alone(family: KernelFamily, shape: Any, rates: Any, widths: Any) -> Any:
     """Seconds of a family's physical form, its constants fitted, without the correction."""
-    from shardwise.simulator.cost.kernel_families import FAMILIES
-
-    return FAMILIES[family.op].form(shape, family.constants, rates, widths)
+    return family.physical_form(shape, family.constants, rates, widths)
 
 
 def _without(case: Any, parts: Mapping[str, Callable[..., Any]]) -> Any:

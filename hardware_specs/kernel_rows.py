@@ -6,7 +6,7 @@ other's inverse.
 =====================  =========================================================================================
 op                     shape
 =====================  =========================================================================================
-matmul                 m n k
+matmul                 m n k; copies, where several weights [k, n] meet the same x in one kernel
 prefill attention      batch new past heads kv_heads d_head window kv
 decode attention       batch context heads kv_heads d_head window kv; `context` counts the token that is decoded
 all_reduce ...         bytes chips mode: the whole buffer, gathered or to be reduced; of all_to_all what one chip sends

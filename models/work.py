@@ -244,7 +244,7 @@ def product_shapes(step: Matmul, sizes: Sizes) -> list[dict[str, Array]]:
     found = []
     for weight in step.weights:
         inner, outer = _sides(weight, step, sizes)
-        found.append({"k": inner, "n": outer, "copies": float(weight.copies)})
+        found.append({"n": outer, "k": inner, "copies": float(weight.copies)})
     return found
 
 

@@ -46,9 +46,14 @@ def host_matmul_form(shape: Shape, constants: Constants, rates: ChipRates, width
     return _one_after_the_other(matmul_flop(m, copies * k * n), moved, constants, rates, features)
 
 
-
 def _attention(
-    shape: Shape, new: Array, keys: Array, constants: Constants, rates: ChipRates, widths: Widths, features: dict[str, Array]
+    shape: Shape,
+    new: Array,
+    keys: Array,
+    constants: Constants,
+    rates: ChipRates,
+    widths: Widths,
+    features: dict[str, Array],
 ) -> KernelTime:
     """Every query against every key, masked or not; the scores are passed over `score_passes` times."""
     pairs = shape["batch"] * shape["heads"] * new * keys
@@ -56,9 +61,7 @@ def _attention(
     queries = (widths.x + widths.out) * shape["batch"] * new * shape["heads"] * shape["d_head"]
     moved = cached + queries + constants["score_passes"] * _SCORE_BYTES * pairs
     shared = {"sharing": np.log2(shape["heads"] / shape["kv_heads"]), "d_head": np.log2(shape["d_head"])}
-    return _one_after_the_other(
-        attention_flop(pairs, shape["d_head"]), moved, constants, rates, features | shared
-    )
+    return _one_after_the_other(attention_flop(pairs, shape["d_head"]), moved, constants, rates, features | shared)
 
 
 def host_prefill_attention_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
@@ -73,3 +76,20 @@ def host_decode_attention_form(shape: Shape, constants: Constants, rates: ChipRa
     keys = shape["context"]
     features = {"heads": log2(shape["batch"] * shape["kv_heads"]), "keys": log2(keys)}
     return _attention(shape, 1.0, keys, constants, rates, widths, features)
+
+
+def host_pointwise_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:
+    """Passes over the operands of a norm, an activation, a sum, a lookup.
+
+    Few rows take as long as it takes to start, and longer in a wide model: its weights, read between two such steps, leave
+    nothing of the step's own code and data in the cache. So the width of a row is told beside their number.
+    """
+    n_bytes, rows = shape["bytes"], shape["rows"]
+    features = {"width": log2(n_bytes / rows), "rows": log2(rows)}
+    return KernelTime(
+        compute_s=0.0,
+        memory_s=n_bytes / (rates.bytes_per_s * constants["memory_efficiency"]),
+        comm_s=0.0,
+        fixed_s=constants["launch_s"],
+        features=features,
+    )

@@ -5,7 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .host_forms import host_decode_attention_form, host_matmul_form, host_prefill_attention_form
+from .host_forms import (
+    host_decode_attention_form,
+    host_matmul_form,
+    host_pointwise_form,
+    host_prefill_attention_form,
+)
 from .kernel_forms import (
     Form,
     Op,
@@ -157,8 +162,13 @@ HOST_FAMILIES: dict[Op, Family] = FAMILIES | {
         ranges=_HOST_ATTENTION,
         grids=({"heads": _steps(0, 10), "keys": _steps(3, 12)}, {"sharing": _SHARING, "d_head": (5.0, 6.0, 7.0)}),
     ),
+    "pointwise": replace(
+        FAMILIES["pointwise"],
+        form=host_pointwise_form,
+        grids=({"width": _steps(6, 18), "rows": _steps(0, 10, 2)},),
+    ),
     "collective": replace(
         FAMILIES["collective"],
-        ranges={"link_efficiency": (0.2, 0.005, 1.0), "launch_s": (3e-4, 5e-7, 5e-3), "hop_s": (1e-6, 0.0, 1e-3)},
+        ranges={"link_efficiency": (0.2, 0.005, 1.0), "launch_s": (3e-4, 5e-7, 5e-3), "hop_s": (1e-6, 0.0, 2e-5)},
     ),
 }

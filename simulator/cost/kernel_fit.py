@@ -244,7 +244,11 @@ def family_rows(frame: pd.DataFrame) -> list[KernelRows]:
 
 
 def _family_rows(name: Op, op: str, dtype: str, kind: str, rows: pd.DataFrame) -> KernelRows:
-    shape = {column: rows[column].to_numpy(float) for column in _SHAPES[name] if column in rows and rows[column].notna().all()}
+    shape = {
+        column: rows[column].to_numpy(float)
+        for column in _SHAPES[name]
+        if column in rows and rows[column].notna().all()
+    }
     if name == "collective":
         shape["passes"] = np.full(len(rows), passes_of(op))
     first = rows.iloc[0]

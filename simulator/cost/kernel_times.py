@@ -17,7 +17,7 @@ from ...hardware_specs.kernel_formats import KERNEL_DTYPES
 from ...models.types import Array
 from .grid import Found, Grid
 from .kernel_families import FAMILIES, HOST_FAMILIES
-from .kernel_forms import ChipRates, KernelTime, Op, Shape, Widths
+from .kernel_forms import ChipRates, Form, KernelTime, Op, Shape, Widths
 
 _FOLDER = files(__package__) / "fits" / "kernels"
 
@@ -73,9 +73,14 @@ class KernelFamily(BaseModel):
         """What a kernel is looked up by."""
         return self.op, self.variant, self.kv
 
+    @property
+    def physical_form(self) -> Form:
+        """What its shape alone says of its time."""
+        return (HOST_FAMILIES if self.on_host else FAMILIES)[self.op].form
+
     def time(self, shape: Shape, rates: ChipRates, widths: Widths) -> KernelTime:
         """Seconds of the form, each part times the correction."""
-        raw = (HOST_FAMILIES if self.on_host else FAMILIES)[self.op].form(shape, self.constants, rates, widths)
+        raw = self.physical_form(shape, self.constants, rates, widths)
         found: Found = {}
         factor = np.exp(sum((grid.at(raw.features, found) for grid in self.correction), start=0.0))
         return KernelTime(
