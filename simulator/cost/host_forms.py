@@ -4,6 +4,8 @@ A core has no thread blocks: nothing is cut into tiles that wait for each other,
 what is done next. So traffic and arithmetic of a kernel add up, and both are told as compute.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ...models.ops import attention_flop, matmul_flop
@@ -17,7 +19,7 @@ _SCORE_BYTES = 4.0
 
 
 def _one_after_the_other(
-    flop: Array, moved_bytes: Array, constants: Constants, rates: ChipRates, features: dict[str, Array]
+    flop: Array, moved_bytes: Array, constants: Constants, rates: ChipRates, features: Mapping[str, Array]
 ) -> KernelTime:
     """Traffic, then arithmetic, each at the share of the core's rate that is reached."""
     moving_s = moved_bytes / (rates.bytes_per_s * constants["memory_efficiency"])
@@ -53,15 +55,18 @@ def _attention(
     constants: Constants,
     rates: ChipRates,
     widths: Widths,
-    features: dict[str, Array],
+    features: Mapping[str, Array],
 ) -> KernelTime:
     """Every query against every key, masked or not; the scores are passed over `score_passes` times."""
     pairs = shape["batch"] * shape["heads"] * new * keys
     cached = 2.0 * shape["batch"] * keys * shape["kv_heads"] * shape["d_head"] * widths.kv
     queries = (widths.x + widths.out) * shape["batch"] * new * shape["heads"] * shape["d_head"]
     moved = cached + queries + constants["score_passes"] * _SCORE_BYTES * pairs
-    shared = {"sharing": np.log2(shape["heads"] / shape["kv_heads"]), "d_head": np.log2(shape["d_head"])}
-    return _one_after_the_other(attention_flop(pairs, shape["d_head"]), moved, constants, rates, features | shared)
+    shared: dict[str, Array] = {
+        "sharing": np.log2(shape["heads"] / shape["kv_heads"]),
+        "d_head": np.log2(shape["d_head"]),
+    }
+    return _one_after_the_other(attention_flop(pairs, shape["d_head"]), moved, constants, rates, {**features, **shared})
 
 
 def host_prefill_attention_form(shape: Shape, constants: Constants, rates: ChipRates, widths: Widths) -> KernelTime:

@@ -36,7 +36,9 @@ def test_every_step_of_a_rank_is_timed_in_its_place() -> None:
     assert {row.shape.split("mode=")[1] for row in rows if "pointwise" in row.quantity} == {
         "embed", "norm", "rotate", "append", "activate", "add", "sample",
     }  # fmt: skip
-    assert {"m=12 n=64 k=32 copies=2", "m=2 n=128 k=32 copies=1", "m=12 n=32 k=64 copies=1"} <= {row.shape for row in rows}
+    assert {"m=12 n=64 k=32 copies=2", "m=2 n=128 k=32 copies=1", "m=12 n=32 k=64 copies=1"} <= {
+        row.shape for row in rows
+    }
     assert not any("reduce" in row.quantity or "gather" in row.quantity for row in rows)
     assert len(kernel_frame(rows)) == len(rows)
 
