@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from ...hardware_specs.chip import Chip, Switch
 from ...hardware_specs.dtypes import DTYPES, DType
@@ -72,6 +72,12 @@ class KernelFamily(BaseModel):
     def key(self) -> tuple[Op, str, str]:
         """What a kernel is looked up by."""
         return self.op, self.variant, self.kv
+
+    @model_serializer(mode="wrap")
+    def _told(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All of it; of a host only where it is one's."""
+        told: dict[str, Any] = whole(self)
+        return told if self.on_host else {name: value for name, value in told.items() if name != "on_host"}
 
     @property
     def physical_form(self) -> Form:
