@@ -13,7 +13,7 @@ from shardwise.models.params import ffn_params, mixer_params
 from shardwise.models.program import Attention, Collective, Matmul, SendRecv, ShardedProgram, Tensor
 from shardwise.models.reshard import reshard
 from shardwise.models.sizes import Sizes, TokenGroup
-from shardwise.models.work import Formats, step_work, tiled_weights
+from shardwise.models.work import Formats, matmul_shapes, product_shapes, step_work, tiled_weights
 from shardwise.tests.strategies import (
     BF16,
     INT8,
@@ -165,6 +165,18 @@ def test_integer_weights_are_widened_and_small_floats_are_not() -> None:
 
 def test_statistics_and_logits_travel_in_full_precision() -> None:
     assert (BF16.bytes_of("statistic"), BF16.bytes_of("logit"), INT8.bytes_of("weight")) == (4.0, 4.0, 1.0)
+
+
+@given(model=models(), layout=layout_names, attention=attentions, mesh=mesh_sizes)
+def test_products_of_a_matmul_have_the_weights_of_the_kernels_they_are_fused_into(
+    model, layout, attention, mesh
+) -> None:
+    program = lower(model, layout, attention)
+    sizes = Sizes(program, mesh, [_GROUP])
+    for step in (step for step in program.only.steps if isinstance(step, Matmul)):
+        apart = [shape["copies"] * shape["k"] * shape["n"] for shape in product_shapes(step, sizes)]
+        assert sum(apart) == pytest.approx(sum(k * n for k, n in matmul_shapes(step, sizes)))
+        assert len(apart) == len(step.weights)
 
 
 def test_weights_fill_whole_tiles_on_a_systolic_array() -> None:

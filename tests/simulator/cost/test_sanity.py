@@ -133,6 +133,14 @@ def test_ops_of_one_frame_are_judged_apart_and_no_column_leaks() -> None:
     assert refused == {}
 
 
+def test_a_size_that_only_another_software_names_is_not_missed() -> None:
+    named, unnamed = [_matmul(1e-3) | {"copies": 2.0}, _matmul(2e-3, m=1.0)], [_matmul(1e-3)]
+    both = pd.concat([_frame("matmul", named), _frame("matmul", unnamed, framework="torch")], ignore_index=True)
+    kept, refused = sane(H100, both)
+    assert kept["framework"].tolist() == ["vllm", "torch"]
+    assert refused == {sanity.NOT_POSITIVE: 1}
+
+
 def test_an_op_without_a_form_is_only_checked_for_its_numbers() -> None:
     frame = _frame("norm", [{"rows": 8.0, "seconds": 1e-9}, {"rows": 8.0, "seconds": math.nan}])
     assert sane(H100, frame)[1] == {sanity.NOT_POSITIVE: 1}
