@@ -138,7 +138,7 @@ _HOST_ROOFLINE = {
     "memory_efficiency": (0.5, 0.01, 1.0),
     "launch_s": (2e-5, 5e-7, 1e-3),
 }
-_HOST_ROWS = tuple(round(float(np.log2(rows)), 4) for rows in (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 48, 96, 256, 1024))
+_HOST_ROWS = tuple(round(float(np.log2(rows)), 4) for rows in (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 48, 96, 256))
 _HOST_ATTENTION = {**_HOST_ROOFLINE, "score_passes": (4.0, 0.0, 100.0)}
 HOST_FAMILIES: dict[Op, Family] = FAMILIES | {
     "matmul": replace(
