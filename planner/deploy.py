@@ -67,6 +67,26 @@ class ServingOptions:
             raise SpecError(f"step scale {self.step_scale} must lie between 0 and 1000")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaLimits:
+    """What a replica takes on.
+
+    Parameters
+    ----------
+    max_sequences, token_budget : requests at a time, and tokens of a pass
+    pass_tokens : tokens of the largest pass there is memory for
+    work_bytes, cache_bytes : on each chip, for that pass and for the cache
+    page_bytes : of the cache, what grows with the context
+    """
+
+    max_sequences: int
+    token_budget: int
+    pass_tokens: int
+    work_bytes: float
+    cache_bytes: float
+    page_bytes: float
+
+
 def deploy(result: PlanResult, options: ServingOptions, *, rank: int = 1, model: Model | None = None) -> Deployment:
     """Put one plan of a result to serve.
 
@@ -135,34 +155,26 @@ def replica_spec(
     """One copy of the model as the engine knows it."""
     reads, writes = phase_run(prefill, model, shape), phase_run(decode, model, shape)
     chip, dollars = get_chip(decode.chip), price_usd_per_h(decode.chip)
-    scheduler, n_chips = options.engine.scheduler, decode.tp * decode.pp
-    sequences = options.max_sequences or _usual_sequences(scheduler.name, decode)
-    budget = options.token_budget or (_LARGE_TOKENS if _is_large(chip) else _TOKENS)
-    tokens = _pass_tokens(prefill, shape, scheduler.name, budget)
-    work = max(work_bytes(reads, tokens=float(tokens)), work_bytes(writes, tokens=float(sequences)))
-    free = decode.memory.limit - decode.memory.weights - work
-    kept = fixed_bytes(writes)
-    if sequences * kept > free * _STATE_SHARE:
-        sequences = max(int(free * _STATE_SHARE / kept), 1)
-    n_pages = cache_pages(writes, free_bytes=free - sequences * kept, page_tokens=decode.page_size)
+    n_chips, limits = decode.tp * decode.pp, _limits(reads, writes, prefill, decode, shape, options)
+    n_pages = cache_pages(writes, free_bytes=limits.page_bytes, page_tokens=decode.page_size)
     if n_pages < 1:
         raise SpecError(
-            f"{tokens} tokens a pass leave no memory for the cache: of {decode.memory.limit:.4g} bytes weights take "
-            f"{decode.memory.weights:.4g} and the pass {work:.4g}; take a smaller --token-budget or more chips"
+            f"{limits.pass_tokens} tokens a pass leave no memory for the cache: of {decode.memory.limit:.4g} bytes weights take "
+            f"{decode.memory.weights:.4g} and the pass {limits.work_bytes:.4g}; take a smaller --token-budget or more chips"
         )
     return ReplicaSpec(
         steps=PhasedSteps(
             reads,
             writes,
-            max_sequences=sequences,
+            max_sequences=limits.max_sequences,
             mixes=is_one_program(reads, writes),
             stage_shares=_stage_shares(model.n_layers, decode.pp),
             scale=options.step_scale,
         ),
         n_pages=n_pages,
         page_tokens=decode.page_size,
-        max_sequences=sequences,
-        token_budget=budget,
+        max_sequences=limits.max_sequences,
+        token_budget=limits.token_budget,
         max_context=model.max_context,
         n_chips=n_chips,
         kv_bytes_per_token=kv_bytes_per_token(model, parse_dtype(decode.kv_dtype).bytes_per_element),
@@ -170,6 +182,40 @@ def replica_spec(
         usd_per_h=None if dollars is None else n_chips * dollars.usd_per_h,
         rated_w=None if chip.tdp_w is None else n_chips * chip.tdp_w.value,
         chip_label=f"{decode.chip}:{n_chips}",
+    )
+
+
+def replica_limits(
+    prefill: PhasePlan, decode: PhasePlan, model: Model, shape: WorkloadShape, options: ServingOptions
+) -> ReplicaLimits:
+    """What a replica takes on at a time, and the bytes on each of its chips that this leaves for the cache."""
+    reads, writes = phase_run(prefill, model, shape), phase_run(decode, model, shape)
+    return _limits(reads, writes, prefill, decode, shape, options)
+
+
+def _limits(
+    reads: PhaseRun,
+    writes: PhaseRun,
+    prefill: PhasePlan,
+    decode: PhasePlan,
+    shape: WorkloadShape,
+    options: ServingOptions,
+) -> ReplicaLimits:
+    name = options.engine.scheduler.name
+    sequences = options.max_sequences or _usual_sequences(name, decode)
+    budget = options.token_budget or (_LARGE_TOKENS if _is_large(get_chip(decode.chip)) else _TOKENS)
+    tokens = _pass_tokens(prefill, shape, name, budget)
+    work = max(work_bytes(reads, tokens=float(tokens)), work_bytes(writes, tokens=float(sequences)))
+    free, kept = decode.memory.limit - decode.memory.weights - work, fixed_bytes(writes)
+    if sequences * kept > free * _STATE_SHARE:
+        sequences = max(int(free * _STATE_SHARE / kept), 1)
+    return ReplicaLimits(
+        max_sequences=sequences,
+        token_budget=budget,
+        pass_tokens=tokens,
+        work_bytes=work,
+        cache_bytes=free,
+        page_bytes=free - sequences * kept,
     )
 
 

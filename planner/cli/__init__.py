@@ -10,9 +10,11 @@ import typer
 
 from ...hardware_specs.errors import SpecError
 from .calibrate import calibrate
+from .check import check
 from .estimate import estimate
 from .execute import execute
 from .explain import explain
+from .export import export
 from .import_model import import_model
 from .plan import plan
 from .reproduce import reproduce
@@ -48,7 +50,22 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (plan, estimate, explain, execute, simulate, score, reproduce, calibrate, show, import_model):
+_COMMANDS = (
+    plan,
+    estimate,
+    explain,
+    export,
+    check,
+    execute,
+    simulate,
+    score,
+    reproduce,
+    calibrate,
+    show,
+    import_model,
+)
+
+for _command in _COMMANDS:
     app.command()(guarded(_command))
 
 

@@ -95,6 +95,13 @@ def simulate(
     perfetto: Annotated[
         Path | None, typer.Option("--perfetto", help="Write a trace for ui.perfetto.dev: .json.")
     ] = None,
+    vllm_json: Annotated[
+        Path | None, typer.Option("--vllm-json", help="Write the run as `vllm bench serve` writes its own: .json.")
+    ] = None,
+    benchmark_report: Annotated[
+        Path | None,
+        typer.Option("--benchmark-report", help="Write the run as llm-d's Benchmark Report v0.2: .yaml or .json."),
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Serve traffic by a plan: queues, batches, cache, failures; percentiles, goodput and cost."""
@@ -103,10 +110,10 @@ def simulate(
     from ..serving import simulate as run
     from .text import check_writable
 
-    for path in (output, series, perfetto):
+    for path in (output, series, perfetto, vllm_json, benchmark_report):
         if path is not None:
             check_writable(path)
-    _check_suffix(output)
+    _check_suffixes(output, vllm_json, benchmark_report)
     result = read_result(file)
     asked: dict[str, Any] = {
         "rank": rank,
@@ -148,6 +155,7 @@ def simulate(
             break
     first = reports[0]
     _write_files(first, output, series, perfetto)
+    _write_results(first, result, asked, vllm_json, benchmark_report)
     measured = None if trace is None else compare(first, trace, skip_bad_rows=skip_bad_rows)
     _print(reports, measured, as_json=as_json)
 
@@ -175,6 +183,29 @@ def _write_files(report: "Report", output: Path | None, series: Path | None, per
         report.write_trace(perfetto)
     for path in (output, series, perfetto):
         if path is not None:
+            typer.echo(f"wrote {path}", err=True)
+
+
+def _write_results(
+    report: "Report", result: Any, asked: dict[str, Any], vllm_json: Path | None, benchmark_report: Path | None
+) -> None:
+    """The run as load generators write theirs."""
+    from datetime import datetime
+
+    from ..export.simulated import SimulatedRun, write_benchmark_report, write_vllm_results
+
+    run = SimulatedRun(
+        report=report,
+        result=result,
+        rank=asked["rank"],
+        rate_per_s=asked["rate_per_s"],
+        concurrency=asked["concurrency"],
+        burstiness=asked["burstiness"],
+        made_at=datetime.now(),
+    )
+    for path, write in ((vllm_json, write_vllm_results), (benchmark_report, write_benchmark_report)):
+        if path is not None:
+            write(run, path)
             typer.echo(f"wrote {path}", err=True)
 
 
@@ -333,8 +364,13 @@ def _failures(mtbf: str, repair: str, *, retries: bool) -> Any:
     return Failures(chip_mtbf_s=parse_quantity(mtbf, "s"), repair_s=parse_quantity(repair, "s"), retries=retries)
 
 
-def _check_suffix(path: Path | None) -> None:
+def _check_suffixes(rows: Path | None, vllm_json: Path | None, benchmark_report: Path | None) -> None:
     from ...simulator.report import check_row_file
+    from ..export.simulated import check_results_file
 
-    if path is not None:
-        check_row_file(path)
+    if rows is not None:
+        check_row_file(rows)
+    if vllm_json is not None:
+        check_results_file(vllm_json, ".json")
+    if benchmark_report is not None:
+        check_results_file(benchmark_report, ".yaml", ".yml", ".json")

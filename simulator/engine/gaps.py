@@ -59,6 +59,14 @@ class GapHistogram:
         """Mean gap; NaN where there is none."""
         return self.sum_s / self.n if self.n else math.nan
 
+    @property
+    def std_s(self) -> float:
+        """Spread of the gaps, each taken as the middle of its bin; NaN where there is none."""
+        if not self.n:
+            return math.nan
+        middles = _SHORTEST_S * _RATIO ** (np.arange(len(self._counts)) + 0.5)
+        return float(np.sqrt(np.average((middles - self.mean_s) ** 2, weights=self._counts)))
+
     def quantile_s(self, share: float) -> float:
         """The gap that `share` of all gaps do not exceed; NaN where there is none."""
         if not self.n:
