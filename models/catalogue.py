@@ -1,43 +1,21 @@
-"""The models of the catalogue by name: one YAML file each in `data/`, and a list of those that cannot be planned.
-
-::
-
-    SpecError
-    └── UnsupportedModelError  the name is known, but no program is made of the shape
-"""
+"""The models of the catalogue by name: one YAML file each in `data/`."""
 
 import re
 from functools import cache
 from importlib.resources import files
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from ..hardware_specs.documents import read_yaml
 from ..hardware_specs.errors import SpecError, UnknownNameError
 from ..hardware_specs.names import index_by_name, name_key
 from .description import Biases, Model
 
-_UNSUPPORTED_FILE = "unsupported.yaml"
 _HIDDEN, _LAYERS, _HEADS = (rf"(?P<{key}>[1-9]\d*)" for key in ("hidden", "layers", "heads"))
 _GPT_SHAPE = re.compile(
     rf"gpt[^()]*\(\s*h\s*=\s*{_HIDDEN}\s*,\s*L\s*=\s*{_LAYERS}\s*(?:,\s*heads\s*=\s*{_HEADS}\s*)?\)", re.IGNORECASE
 )
 _GPT_NAME = re.compile(rf"gpt-h{_HIDDEN}-l{_LAYERS}(?:-heads{_HEADS})?", re.IGNORECASE)
-
-
-class UnsupportedModelError(SpecError):
-    """A model known by name that no program can be made of."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} cannot be planned yet: {reason}; only decoders can")
-
-
-class _Unsupported(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
-    aliases: tuple[str, ...] = ()
-    reason: str
 
 
 def read_model(text: str, origin: str) -> Model:
@@ -52,22 +30,14 @@ def read_model(text: str, origin: str) -> Model:
 def load_models() -> dict[str, Model]:
     """Every model of the catalogue by name."""
     folder = files(__package__) / "data"
-    paths = [path for path in folder.iterdir() if path.name.endswith(".yaml") and path.name != _UNSUPPORTED_FILE]
+    paths = [path for path in folder.iterdir() if path.name.endswith(".yaml")]
     models = [read_model(path.read_text("utf-8"), path.name) for path in paths]
     return {model.name: model for model in sorted(models, key=lambda model: model.name)}
 
 
 @cache
-def _load_unsupported() -> dict[str, _Unsupported]:
-    text = (files(__package__) / "data" / _UNSUPPORTED_FILE).read_text("utf-8")
-    entries = TypeAdapter(list[_Unsupported]).validate_python(read_yaml(text))
-    return {entry.name: entry for entry in entries}
-
-
-@cache
 def _index() -> dict[str, str]:
-    described = {model.name: model.aliases for model in load_models().values()}
-    return index_by_name(described | {entry.name: entry.aliases for entry in _load_unsupported().values()})
+    return index_by_name({model.name: model.aliases for model in load_models().values()})
 
 
 def gpt_model(d_model: int, n_layers: int, n_heads: int | None = None) -> Model:
@@ -123,14 +93,11 @@ def get_model(name: str) -> Model:
 
     Raises
     ------
-    UnsupportedModelError : the model is known, but has an encoder
     UnknownNameError : the name is in no list; names the nearest
     """
     if shape := _GPT_SHAPE.fullmatch(name.strip()) or _GPT_NAME.fullmatch(name.strip()):
         return gpt_model(int(shape["hidden"]), int(shape["layers"]), int(shape["heads"]) if shape["heads"] else None)
     known = _index().get(name_key(name)) or _index().get(name_key(name.rpartition("/")[2]))
     if known is None:
-        raise UnknownNameError("model", name, [*load_models(), *_load_unsupported()])
-    if known in _load_unsupported():
-        raise UnsupportedModelError(known, _load_unsupported()[known].reason)
+        raise UnknownNameError("model", name, load_models())
     return load_models()[known]
