@@ -106,7 +106,6 @@ def test_an_empty_value_has_a_prediction_and_no_complaint():
     [
         ({"model": "llama-9"}, "no model"),
         ({"model": ""}, "no model"),
-        ({"model": "t5-11b"}, "an encoder"),
         ({"hardware": "abacus"}, "no chip"),
         ({"batch": "0"}, "batch='0'"),
         ({"batch": "-4"}, "batch='-4'"),
