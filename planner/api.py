@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ..hardware_specs.cluster import meshes, splits
 from ..hardware_specs.errors import SpecError
 from ..models.description import Model
-from .build import build_plan
+from .build import build_plans
 from .certificate import check_plan
 from .rated import RateGoal, plan_for_rate
 from .request import PlanRequest, make_request
@@ -183,7 +183,7 @@ def _answer_rate(request: PlanRequest, goal: RateGoal, *, top: int) -> PlanResul
 
 def _checked(request: PlanRequest, pairs: list[Pair]) -> tuple[Plan, ...]:
     """Pairs written out in their order, each against its certificate."""
-    plans = tuple(build_plan(request, pair, rank) for rank, pair in enumerate(pairs, start=1))
+    plans = build_plans(request, pairs)
     for made in plans:
         check_plan(request, made)
     return plans

@@ -1,48 +1,33 @@
-"""A chosen candidate, priced once more alone and written out as a plan with its breakdown and interval."""
+"""Chosen candidates, priced once more step by step and written out as plans with their breakdowns and intervals."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
-from ..hardware_specs.cluster import Mesh
+from ..hardware_specs.cluster import Mesh, Slice
 from ..hardware_specs.prices import price_usd_per_h
 from ..models.layouts import LAYOUTS
-from ..models.sizes import batch_axes, padded_heads
+from ..models.sizes import padded_heads
 from ..simulator.cost.calibrated import BORROWED_LOG, UNKNOWN_ENGINE_LOG, Calibration, calibration_of
-from ..simulator.cost.machine import Machine, make_machine
 from ..simulator.cost.memory import MEMORY_PARTS
-from ..simulator.cost.phases import (
-    PhasePrice,
-    PhaseSetting,
-    bind,
-    microbatch_sequences,
-    model_flop_utilization,
-    price_phase,
-)
-from ..simulator.cost.price import BLOCK, Engine, StepPrice, pass_time_s, price_pass
+from ..simulator.cost.phases import PhaseSetting, model_flop_utilization
+from ..simulator.cost.price import BLOCK, Engine
+from .repriced import Repriced, reprice
 from .request import PlanRequest
 from .result import Bound, MemoryShare, MeshSizes, PhasePlan, Plan, Source, StepShare
 from .search import Pair
-from .space import Choice, head_counts, wanted_meshes
+from .space import Choice, head_counts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Priced:
-    choice: Choice
-    mesh: Mesh
-    machine: Machine
-    price: PhasePrice
-    steps: list[StepPrice]
-    pass_s: float
-    latency_s: float
+def build_plans(request: PlanRequest, pairs: Sequence[Pair]) -> tuple[Plan, ...]:
+    """Pairs as the user gets them, ranked as they come."""
+    prefills = build_phases(request, [pair.prefill for pair in pairs])
+    decodes = build_phases(request, [pair.decode for pair in pairs])
+    phases = zip(pairs, prefills, decodes, strict=True)
+    return tuple(_plan(request, pair, p, d, rank) for rank, (pair, p, d) in enumerate(phases, start=1))
 
 
-def build_plan(request: PlanRequest, pair: Pair, rank: int) -> Plan:
-    """A pair as the user gets it."""
-    prefill = build_phase(request, pair.prefill)
-    decode = build_phase(request, pair.decode)
+def _plan(request: PlanRequest, pair: Pair, prefill: PhasePlan, decode: PhasePlan, rank: int) -> Plan:
     n_out = request.workload.output_tokens
     n_chips = prefill.n_chips if pair.shared else prefill.n_chips + decode.n_chips
     dollars = _usd_per_s(prefill) if pair.shared else _sum(_usd_per_s(prefill), _usd_per_s(decode))
@@ -82,10 +67,36 @@ def _usd_per_s(phase: PhasePlan) -> float | None:
 
 def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
     """One phase: price, interval, memory, utilisation, breakdown."""
+    return build_phases(request, [choice])[0]
+
+
+def build_phases(request: PlanRequest, choices: Sequence[Choice]) -> list[PhasePlan]:
+    """Phases, each as by itself."""
+
+    def fitted(slice_: Slice) -> Engine:
+        return request.calibration(slice_).engine
+
+    return phases_of(request, reprice(request, choices, fitted))
+
+
+def phases_of(request: PlanRequest, priced: Sequence[Repriced]) -> list[PhasePlan]:
+    """Priced choices written out; what the roofline says of those that need it for their interval is priced here."""
+
+    def roofline(slice_: Slice) -> Engine:
+        return calibration_of(slice_.chip, request.engine, bound=True).engine
+
+    borrowed = [i for i, one in enumerate(priced) if _needs_roofline(request, one)]
+    bounds = reprice(request, [priced[i].choice for i in borrowed], roofline)
+    least_s = {i: bound.latency_s for i, bound in zip(borrowed, bounds, strict=True)}
+    return [_phase(request, one, least_s.get(i)) for i, one in enumerate(priced)]
+
+
+def _phase(request: PlanRequest, priced: Repriced, roofline_s: float | None) -> PhasePlan:
+    """One phase; `roofline_s` is its latency by the roofline where the interval needs it."""
+    choice = priced.choice
     calibration = request.calibration(choice.slice)
-    priced = _price(request, choice, calibration.engine)
     sources = _step_sources(calibration, priced)
-    low, high = _interval(request, choice, calibration, sources, priced.latency_s)
+    low, high = _interval(calibration, priced.latency_s, roofline_s)
     setting, mesh, chip = choice.setting, priced.mesh, choice.slice.chip
     n_chips, model = choice.slice.n_chips, setting.model
     tokens = choice.batch * (setting.workload.input_tokens if setting.phase == "prefill" else 1)
@@ -93,7 +104,8 @@ def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
     all_tokens = tokens if setting.phase == "prefill" else tokens * setting.workload.output_tokens
     chip_s = n_chips * priced.latency_s
     dollars = price_usd_per_h(chip.name)
-    memory = _memory(request, choice, priced)
+    parts = {name: getattr(priced.memory, name) for name in MEMORY_PARTS}
+    memory = MemoryShare(**parts, limit=request.limit_bytes(choice.slice))
     head_shards = math.prod(size for axis, size in zip("xyz", mesh.sizes, strict=True) if axis in setting.head_axes)
     breakdown = _breakdown(priced, sources)
     return PhasePlan(
@@ -131,7 +143,7 @@ def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
         latency_high_s=high,
         step_s=priced.pass_s,
         mfu=float(model_flop_utilization(model, tokens, capacity)),
-        hfu=float(priced.price.flop[0]) * mesh.tp * setting.pp * setting.dp / capacity,
+        hfu=priced.flop * mesh.tp * setting.pp * setting.dp / capacity,
         cost_chip_s_per_token=chip_s / all_tokens if all_tokens else None,
         usd_per_mtok=chip_s / all_tokens * dollars.usd_per_h / 3600.0 * 1e6 if all_tokens and dollars else None,
         hbm_bytes_per_chip=memory.total,
@@ -150,30 +162,7 @@ def _expert_shards(setting: PhaseSetting, mesh: Mesh) -> int:
     return math.prod(size[axis] for axis in (*layout.stored.axes_of("F"), *layout.data_axes))
 
 
-def _price(request: PlanRequest, choice: Choice, engine: Engine) -> _Priced:
-    """Price one candidate alone."""
-    setting = choice.setting
-    mesh = wanted_meshes(request, choice.slice, setting.pp, setting.dp)[choice.mesh_index]
-    machine = make_machine(choice.slice.chip, [mesh])
-    price = price_phase(
-        setting, machine, np.array([float(choice.batch)]), engine, n_microbatches=float(choice.n_microbatches)
-    )
-    sequences = int(microbatch_sequences(setting, choice.batch, choice.n_microbatches))
-    axes = batch_axes(mesh.sizes, sequences)
-    program, sizes = bind(setting, machine, float(sequences), axes, engine)
-    steps = price_pass(program, sizes, setting.formats, machine, engine, pp=setting.pp)
-    return _Priced(
-        choice=choice,
-        mesh=mesh,
-        machine=machine,
-        price=price,
-        steps=steps,
-        pass_s=float(price.pass_s[0]),
-        latency_s=float(price.latency_s[0]),
-    )
-
-
-def _step_sources(calibration: Calibration, priced: _Priced) -> dict[str, Source]:
+def _step_sources(calibration: Calibration, priced: Repriced) -> dict[str, Source]:
     """Where each step's price comes from; what crosses nodes is at its bound unless the network was fitted.
 
     A kernel of a shape beyond those that were measured is extrapolated.
@@ -183,15 +172,20 @@ def _step_sources(calibration: Calibration, priced: _Priced) -> dict[str, Source
     sources: dict[str, Source] = {}
     for step in priced.steps:
         network = (step.part == "handover" and priced.mesh.stages_cross) or (crosses and step.is_collective)
-        beyond = step.timed is not None and bool(np.any(step.timed.outside))
-        known: Source = "extrapolated" if beyond else calibration.origin
+        known: Source = "extrapolated" if step.is_beyond else calibration.origin
         sources[step.key] = "bound" if network and not network_fitted else known
     return sources
 
 
-def _interval(
-    request: PlanRequest, choice: Choice, calibration: Calibration, sources: dict[str, Source], latency_s: float
-) -> tuple[float, float | None]:
+def _needs_roofline(request: PlanRequest, priced: Repriced) -> bool:
+    """Whether the fit does not speak for every step, nor were the kernels measured."""
+    calibration = request.calibration(priced.choice.slice)
+    if calibration.interval_log is None or calibration.is_whole or not priced.latency_s:
+        return False
+    return set(_step_sources(calibration, priced).values()) != {"fitted"}
+
+
+def _interval(calibration: Calibration, latency_s: float, roofline_s: float | None) -> tuple[float, float | None]:
     """The 90 % interval: the fit's own where it speaks for every step, or where kernels were measured.
 
     Elsewhere it is wider by what another chip and another engine may add, reaches down to the roofline and as far up; without
@@ -201,41 +195,36 @@ def _interval(
         return 0.0, 0.0  # no token, no time
     if calibration.interval_log is None:
         return latency_s, None
-    own = set(sources.values()) == {"fitted"} or calibration.is_whole
-    unknown = () if own else (BORROWED_LOG, UNKNOWN_ENGINE_LOG)
+    unknown = () if roofline_s is None else (BORROWED_LOG, UNKNOWN_ENGINE_LOG)
     spread = math.exp(math.hypot(calibration.interval_log, *unknown))
-    if own:
+    if roofline_s is None:
         return latency_s / spread, latency_s * spread
-    roofline = calibration_of(choice.slice.chip, request.engine, bound=True).engine
-    low = min(_price(request, choice, roofline).latency_s, latency_s / spread)
+    low = min(roofline_s, latency_s / spread)
     return low, latency_s**2 / low
 
 
-def _memory(request: PlanRequest, choice: Choice, priced: _Priced) -> MemoryShare:
-    memory = priced.price.memory
-    return MemoryShare(
-        **{name: float(np.ravel(getattr(memory, name))[0]) for name in MEMORY_PARTS},
-        limit=request.limit_bytes(choice.slice),
-    )
-
-
-def _breakdown(priced: _Priced, sources: dict[str, Source]) -> tuple[StepShare, ...]:
+def _breakdown(priced: Repriced, sources: dict[str, Source]) -> tuple[StepShare, ...]:
     """One entry a step, over the whole pass: steps of one micro-batch, scaled so that they add up to the pass.
 
     With one stage the scale is the number of micro-batches; with more it holds the bubbles too.
     """
-    scale = priced.pass_s / float(pass_time_s(priced.steps))
+    scale = pass_scale(priced)
     return tuple(
         StepShare(
             step=step.name if step.part in (BLOCK, "pass") else f"{step.part}: {step.name}",
-            compute_s=scale * step.count * float(step.compute_s),
-            memory_s=scale * step.count * float(step.memory_s),
-            comm_s=scale * step.count * float(step.comm_s),
-            overhead_s=scale * step.count * float(step.overhead_s),
+            compute_s=scale * step.count * step.compute_s,
+            memory_s=scale * step.count * step.memory_s,
+            comm_s=scale * step.count * step.comm_s,
+            overhead_s=scale * step.count * step.overhead_s,
             source=sources[step.key],
         )
         for step in priced.steps
     )
+
+
+def pass_scale(priced: Repriced) -> float:
+    """Seconds of the pass over those of one micro-batch's steps."""
+    return priced.pass_s / sum(step.total_s for step in priced.steps)
 
 
 def bound_seconds(breakdown: tuple[StepShare, ...]) -> dict[Bound, float]:

@@ -10,7 +10,7 @@ from ..simulator.types import Slo
 from ..simulator.workload.gaps import ArrivalProcess, Burst, Gamma
 from ..simulator.workload.lengths import Fixed
 from ..simulator.workload.synthetic import SyntheticTraffic
-from .build import build_plan
+from .build import build_plans
 from .certificate import check_plan
 from .deploy import ServingOptions, deploy_plan
 from .request import PlanRequest
@@ -128,7 +128,7 @@ def _try_size(request: PlanRequest, goal: RateGoal) -> _Size:
     found = search(unlimited)
     tried = []
     for pair in _each_cut(found.pairs)[:_CANDIDATES]:
-        plan = build_plan(unlimited, pair, rank=1)
+        (plan,) = build_plans(unlimited, [pair])
         check_plan(unlimited, plan)
         tried.append(_try_plan(request, plan, goal))
     return _Size(request=request, found=found, tried=[t for t in tried if t is not None])

@@ -7,6 +7,7 @@ while the next prompts are read.
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, product
 
@@ -65,7 +66,9 @@ def search(request: PlanRequest) -> Found:
     found.n_phase_cells = sum(len(cells.batch) for cells in phases)
     if request.sharing != "separate":
         for slice_ in request.slices:
-            _pair_on_one_slice(request, slice_, prefill[slice_], decode[slice_], found)
+            for joint in shared_pairs(request, slice_, prefill[slice_], decode[slice_], found):
+                ok = _within_limits(request, joint.prefill, joint.decode, joint.fits, found)
+                _keep(request, joint, ok, found, shared=True)
     if request.sharing != "shared":
         _pair_across_slices(request, prefill, decode, found)
     found.pairs = rank(request, found.pairs)[:_KEEP]
@@ -87,8 +90,36 @@ def rank(request: PlanRequest, pairs: list[Pair]) -> list[Pair]:
     return sorted(pairs, key=keys[request.objective])
 
 
-def _pair_on_one_slice(request: PlanRequest, slice_: Slice, prefill: Groups, decode: Groups, found: Found) -> None:
-    """Every pair that shares a resident copy of the weights on one slice."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joint:
+    """Prefill and decode candidates and what each pair of them comes to, arrays (n_prefill, n_decode).
+
+    `fits` says which pairs may be and lie in memory, `rate` is in requests a second.
+    """
+
+    prefill: PricedCells
+    decode: PricedCells
+    fits: NDArray[np.bool_]
+    latency_s: NDArray[np.float64]
+    chip_s: NDArray[np.float64]
+    rate: NDArray[np.float64]
+    handoff_s: NDArray[np.float64]
+
+    def pair(self, row: int, column: int, *, shared: bool) -> Pair:
+        """One pair by itself."""
+        return Pair(
+            prefill=self.prefill.choice(row),
+            decode=self.decode.choice(column),
+            shared=shared,
+            handoff_s=float(self.handoff_s[row, column]),
+            latency_s=float(self.latency_s[row, column]),
+            chip_s=float(self.chip_s[row, column]),
+            requests_per_s=float(self.rate[row, column]),
+        )
+
+
+def shared_pairs(request: PlanRequest, slice_: Slice, prefill: Groups, decode: Groups, found: Found) -> Iterator[Joint]:
+    """Every pair that shares a resident copy of the weights on one slice; what does not fit is counted."""
     limit = request.limit_bytes(slice_)
     for key, p in prefill.items():
         if key not in decode:
@@ -101,12 +132,11 @@ def _pair_on_one_slice(request: PlanRequest, slice_: Slice, prefill: Groups, dec
         peak = p.weights_bytes[:, None] + kv + np.maximum(p.work_bytes[:, None], d.work_bytes[None, :])
         fits = _refuse(found, "out of memory", allowed, peak > limit)
         note_bytes(found, peak[allowed], limit, slice_)
-        ok = _within_limits(request, p, d, fits, found)
         handoff = _resharding_s(request, slice_, p, d, found)
         chip = p.chip_s[:, None] + d.chip_s[None, :] + handoff * slice_.n_chips / p.batch[:, None]
         latency = p.latency_s[:, None] + d.latency_s[None, :] + handoff
-        joint = _Joint(latency_s=latency, chip_s=chip, rate=slice_.n_chips / chip, handoff_s=handoff)
-        _keep(request, p, d, ok, joint, found, shared=True)
+        rate = slice_.n_chips / chip
+        yield Joint(prefill=p, decode=d, fits=fits, latency_s=latency, chip_s=chip, rate=rate, handoff_s=handoff)
 
 
 # Sequences by which a reshard of the cache is priced for one: enough for every axis to divide.
@@ -169,27 +199,8 @@ def _count(found: Found, reason: str, mask: NDArray[np.bool_]) -> None:
         found.rejected[reason] += n
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Joint:
-    """What pairs of a prefill and a decode candidate come to, each (n_prefill, n_decode)."""
-
-    latency_s: NDArray[np.float64]
-    chip_s: NDArray[np.float64]
-    rate: NDArray[np.float64]
-    handoff_s: NDArray[np.float64]
-
-
-def _keep(
-    request: PlanRequest,
-    p: PricedCells,
-    d: PricedCells,
-    ok: NDArray[np.bool_],
-    joint: _Joint,
-    found: Found,
-    *,
-    shared: bool,
-) -> None:
-    """Keep the best few pairs by the objective and those on the frontier."""
+def _keep(request: PlanRequest, joint: Joint, ok: NDArray[np.bool_], found: Found, *, shared: bool) -> None:
+    """Keep the best few of the pairs that are `ok` by the objective, and those on the frontier."""
     rows, columns = np.nonzero(ok)
     if not len(rows):
         return
@@ -198,16 +209,7 @@ def _keep(
     best = _lowest(merit, chip if request.objective == "latency" else latency)
 
     def pair(i: int) -> Pair:
-        row, column = int(rows[i]), int(columns[i])
-        return Pair(
-            prefill=p.choice(row),
-            decode=d.choice(column),
-            shared=shared,
-            handoff_s=float(joint.handoff_s[row, column]),
-            latency_s=float(latency[i]),
-            chip_s=float(chip[i]),
-            requests_per_s=float(rate[i]),
-        )
+        return joint.pair(int(rows[i]), int(columns[i]), shared=shared)
 
     found.pairs += [pair(int(i)) for i in best]
     found.frontier += [pair(int(i)) for i in pareto_indices(latency, chip)]
@@ -241,15 +243,18 @@ def _pair_across_slices(
             # the slowest of both pools and the way between them sets the pace
             busy_s = np.maximum(p.chip_s[:, None] / p_slice.n_chips, d.chip_s[None, :] / d_slice.n_chips)
             busy_s = np.fmax(busy_s, handoff / p.batch[:, None])
-            joint = _Joint(
+            joint = Joint(
+                prefill=p,
+                decode=d,
+                fits=np.ones(busy_s.shape, np.bool_),
                 latency_s=p.latency_s[:, None] + d.latency_s[None, :] + np.nan_to_num(handoff),
                 chip_s=n_chips * busy_s,
                 rate=1.0 / busy_s,
                 handoff_s=handoff,
             )
             found.n_candidates += busy_s.size
-            ok = _within_limits(request, p, d, np.ones(busy_s.shape, np.bool_), found)
-            _keep(request, p, d, ok, joint, found, shared=False)
+            ok = _within_limits(request, p, d, joint.fits, found)
+            _keep(request, joint, ok, found, shared=False)
 
 
 def _fronts(request: PlanRequest, slice_: Slice, groups: Groups, found: Found) -> list[tuple[str, PricedCells]]:

@@ -152,23 +152,42 @@ def price_phase(
     prefix = np.broadcast_to(batch_prefix(machine.mesh, sequences), (n,))
     parts = [np.flatnonzero(prefix == length) for length in np.unique(prefix)]
     if len(parts) == 1:
-        return _price_prefix(setting, machine, sequences, int(prefix[0]), n_micro, engine)
+        return price_program(setting, machine, sequences, int(prefix[0]), n_micro, engine).price
     prices = [
-        _price_prefix(setting, take(machine, index), sequences[index], int(prefix[index[0]]), n_micro[index], engine)
+        price_program(
+            setting, take(machine, index), sequences[index], int(prefix[index[0]]), n_micro[index], engine
+        ).price
         for index in parts
     ]
     return _scatter(prices, parts, n)
 
 
-def _price_prefix(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedProgram:
+    """Candidates that run one program: the program bound to their sizes, each of its steps, and what they come to."""
+
+    program: ShardedProgram
+    sizes: Sizes
+    steps: list[StepPrice]
+    price: PhasePrice
+
+
+def price_program(
     setting: PhaseSetting,
     machine: Machine,
     sequences: NDArray[np.float64],
     prefix: int,
     n_micro: NDArray[np.float64],
     engine: Engine,
-) -> PhasePrice:
-    """Candidates whose batch is cut over the same axes: one program."""
+) -> PricedProgram:
+    """Price candidates whose batch is cut over the same axes.
+
+    Parameters
+    ----------
+    sequences : (n,) of one micro-batch
+    prefix : how many of the axes x, y, z divide them
+    n_micro : (n,) micro-batches
+    """
     program, sizes = bind(setting, machine, sequences, AXES[:prefix], engine)
     prices = price_pass(program, sizes, setting.formats, machine, engine, pp=setting.pp)
     memory = memory_bytes(
@@ -184,13 +203,14 @@ def _price_prefix(
     pass_s = scheduled_pass_s(setting, prices, n_micro)
     n_passes = 1.0 if setting.phase == "prefill" else float(setting.workload.output_tokens)
     shape = sequences.shape
-    return PhasePrice(
+    price = PhasePrice(
         pass_s=np.broadcast_to(pass_s, shape),
         latency_s=np.broadcast_to(pass_s * n_passes, shape),
         flop=np.broadcast_to(n_micro * pass_flop(prices) / setting.pp, shape),
         n_batch_axes=np.full(shape, prefix),
         memory=MemoryBytes(**{name: np.broadcast_to(getattr(memory, name), shape) for name in MEMORY_PARTS}),
     )
+    return PricedProgram(program=program, sizes=sizes, steps=prices, price=price)
 
 
 def engine_microbatches(batch: int, new_tokens: int, pp: int, limit_tokens: int) -> int:
