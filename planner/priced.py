@@ -99,22 +99,26 @@ def _priced(
     rejected: Counter[str],
     cache_forms: dict[States, int],
 ) -> Iterator[tuple[Cells, PricedCells]]:
-    """Every set of cells with its prices; sets that run one program on one kind of wires are priced together."""
-    waiting: dict[tuple[PhaseSetting, bool], list[Cells]] = {}
+    """Every set of cells with its prices; sets that run one program on one kind of wires are priced together.
+
+    Pipelines of any length run one program, and a lone stage another.
+    """
+    waiting: dict[tuple[PhaseSetting, bool, bool], list[Cells]] = {}
     for slice_ in slices:
         for cells in phase_cells(request, slice_, phase, engine, rejected):
-            alike = (replace(cells.setting, dp=1), cells.meshes[0].stages_cross)
+            setting = replace(cells.setting, pp=1, dp=1)
+            alike = (setting, cells.setting.pp > 1, cells.meshes[0].stages_cross)
             waiting.setdefault(alike, []).append(cells)
             if sum(len(held.batch) for held in waiting[alike]) >= _CHUNK:
-                yield from _price_together(alike[0], waiting.pop(alike), engine, cache_forms)
-    for (setting, _), held in waiting.items():
+                yield from _price_together(setting, waiting.pop(alike), engine, cache_forms)
+    for (setting, _, _), held in waiting.items():
         yield from _price_together(setting, held, engine, cache_forms)
 
 
 def _price_together(
     setting: PhaseSetting, held: list[Cells], engine: Engine, cache_forms: dict[States, int]
 ) -> list[tuple[Cells, PricedCells]]:
-    """Price sets of cells as one array: a replica each, with its part of the batch."""
+    """Price sets of cells as one array: a replica each, with its part of the batch and its stages."""
     offsets = np.cumsum([0, *(len(cells.meshes) for cells in held)])
     machine = make_machine(held[0].slice.chip, list(chain.from_iterable(cells.meshes for cells in held)))
     mesh = np.concatenate([cells.mesh + offset for cells, offset in zip(held, offsets, strict=False)])
@@ -124,6 +128,7 @@ def _price_together(
         np.concatenate([cells.batch / cells.setting.dp for cells in held]),
         engine,
         n_microbatches=np.concatenate([cells.n_microbatches for cells in held]),
+        pp=np.concatenate([np.full(len(cells.batch), float(cells.setting.pp)) for cells in held]),
     )
     batch = np.concatenate([cells.batch for cells in held])
     n_chips = np.concatenate([np.full(len(cells.batch), cells.slice.n_chips) for cells in held])

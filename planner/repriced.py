@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware_specs.cluster import Mesh, Slice
-from ..models.sizes import Array, batch_axes
+from ..models.sizes import batch_axes
+from ..models.types import Array
 from ..models.work import step_work
 from ..simulator.cost.machine import make_machine
 from ..simulator.cost.memory import MEMORY_PARTS, MemoryBytes
@@ -65,17 +66,18 @@ def reprice(request: PlanRequest, choices: Sequence[Choice], engine_of: Callable
     engine_of : what prices a slice
     """
     meshes: dict[tuple[Slice, int, int], tuple[Mesh, ...]] = {}
-    alike: dict[tuple[PhaseSetting, str, bool, int], list[tuple[int, Choice, Mesh]]] = {}
+    alike: dict[tuple[PhaseSetting, str, bool, bool, int], list[tuple[int, Choice, Mesh]]] = {}
     for i, choice in enumerate(choices):
         setting, cut = choice.setting, (choice.slice, choice.setting.pp, choice.setting.dp)
         if cut not in meshes:
             meshes[cut] = wanted_meshes(request, *cut)
         mesh = meshes[cut][choice.mesh_index]
         prefix = len(batch_axes(mesh.sizes, int(microbatch_sequences(setting, choice.batch, choice.n_microbatches))))
-        key = (replace(setting, dp=1), choice.slice.chip_name, mesh.stages_cross, prefix)
+        alone = replace(setting, pp=1, dp=1)
+        key = (alone, choice.slice.chip_name, setting.pp > 1, mesh.stages_cross, prefix)
         alike.setdefault(key, []).append((i, choice, mesh))
     made: dict[int, Repriced] = {}
-    for (setting, _, _, prefix), members in alike.items():
+    for (setting, _, _, _, prefix), members in alike.items():
         made |= _together(setting, prefix, members, engine_of(members[0][1].slice))
     return [made[i] for i in range(len(choices))]
 
@@ -86,9 +88,10 @@ def _together(
     """Choices of one program, by their places."""
     n_micro = np.array([float(choice.n_microbatches) for _, choice, _ in members])
     replica = np.array([choice.batch / choice.setting.dp for _, choice, _ in members])
+    pp = np.array([float(choice.setting.pp) for _, choice, _ in members])
     sequences = np.asarray(microbatch_sequences(setting, replica, n_micro), np.float64)
     machine = make_machine(members[0][1].slice.chip, [mesh for _, _, mesh in members])
-    priced = price_program(setting, machine, sequences, prefix, n_micro, engine)
+    priced = price_program(setting, machine, sequences, prefix, engine, n_micro=n_micro, pp=pp)
     steps = _steps(setting, priced, len(members))
     price = priced.price
     return {
@@ -110,7 +113,8 @@ def _steps(setting: PhaseSetting, priced: PricedProgram, n: int) -> list[tuple[S
     program, ends = priced.program, priced.sizes
     ran = [(step, ends) for step in program.first]
     ran += [(step, ends.of(block)) for block in program.blocks for step in block.steps]
-    ran += [(step, ends) for step in (*program.last, *(program.handover if setting.pp > 1 else ()))]
+    staged = any(step.part == "handover" for step in priced.steps)
+    ran += [(step, ends) for step in (*program.last, *(program.handover if staged else ()))]
     moved: list[Array] = [step_work(step, sizes, setting.formats).hbm_bytes for step, sizes in ran]
     moved.append(0.0)  # the pass itself: what the host adds
     columns = [_column(step, step_bytes, n) for step, step_bytes in zip(priced.steps, moved, strict=True)]
@@ -122,16 +126,16 @@ def _column(step: StepPrice, hbm_bytes: Array, n: int) -> list[StepSeconds]:
     outside: Array = False if step.timed is None else step.timed.outside
 
     def each(values: Array) -> list[float]:
-        spread: NDArray[np.float64] = np.broadcast_to(np.asarray(values, np.float64), (n,))
-        return spread.tolist()
+        spread: list[float] = np.broadcast_to(np.asarray(values, np.float64), (n,)).tolist()
+        return spread
 
-    numbers = (step.compute_s, step.memory_s, step.comm_s, step.overhead_s, step.flop, hbm_bytes, outside)
+    numbers = (step.count, step.compute_s, step.memory_s, step.comm_s, step.overhead_s, step.flop, hbm_bytes, outside)
     return [
         StepSeconds(
             name=step.name,
             part=step.part,
             key=step.key,
-            count=step.count,
+            count=count,
             is_collective=step.is_collective,
             is_beyond=bool(beyond),
             compute_s=compute_s,
@@ -141,5 +145,5 @@ def _column(step: StepPrice, hbm_bytes: Array, n: int) -> list[StepSeconds]:
             flop=flop,
             hbm_bytes=moved,
         )
-        for compute_s, memory_s, comm_s, overhead_s, flop, moved, beyond in zip(*map(each, numbers), strict=True)
+        for count, compute_s, memory_s, comm_s, overhead_s, flop, moved, beyond in zip(*map(each, numbers), strict=True)
     ]

@@ -119,9 +119,9 @@ def _taken_apart(steps: Sequence[StepPrice], batch: Vector, scheduled_s: Vector)
         started = step.count * np.asarray(step.overhead_s)
         launches = launches + (started if step.timed is not None else 0.0)
         fixed = fixed + (0.0 if step.timed is not None else started) + (0.0 if scaled else busy)
-        n_kernels += step.count
+        n_kernels += float(step.count)
         if step.timed is None and step.kind not in ("collective", "other"):
-            n_untimed += step.count
+            n_untimed += float(step.count)
     return _Parts(
         seconds=seconds,
         launches_s=launches,

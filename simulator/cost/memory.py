@@ -1,6 +1,5 @@
 """Bytes that lie on one chip, from the same program that is priced."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from ...models.program import Collective, ShardedProgram
 from ...models.sizes import Sizes, TokenGroup, ceil_div
-from ...models.stages import stage_layers
+from ...models.stages import by_stages, is_staged, stage_kinds
 from ...models.types import Array
 from ...models.work import Formats, tensor_bytes
 
@@ -38,28 +37,25 @@ class MemoryBytes:
 MEMORY_PARTS = tuple(MemoryBytes.__dataclass_fields__)
 
 
-def weight_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats, *, pp: int = 1) -> Array:
+def weight_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats, *, pp: Array = 1) -> Array:
     """Resident weights of the fullest stage: its layers, and what the ends of the model hold."""
     ends: Array = 0.0
-    for held in program.end_weights(pp=pp):
+    for held in program.end_weights(pp=2 if is_staged(pp) else 1):
         ends = np.maximum(ends, tensor_bytes(held, sizes, formats))
-    return (
-        stage_bytes(program, {b.kind: tensor_bytes(b.weights, sizes.of(b), formats) for b in program.blocks}, pp) + ends
-    )
+    layers = {b.kind: tensor_bytes(b.weights, sizes.of(b), formats) for b in program.blocks}
+    return by_stages(pp, lambda n: stage_bytes(program, layers, n)) + ends
 
 
 def stage_bytes(program: ShardedProgram, bytes_of: Mapping[str, Array], pp: int) -> Array:
     """Bytes of the fullest stage's layers, where a layer of each kind has `bytes_of` it."""
-    layers = program.model.layers
-    stages = stage_layers(len(layers), pp)
     fullest: Array = 0.0
-    for counts in {tuple(sorted(Counter(layers[stage.start : stage.stop]).items())) for stage in stages}:
+    for counts in stage_kinds(program.model.layers, pp):
         fullest = np.maximum(fullest, sum((n * bytes_of[kind] for kind, n in counts), start=0.0))
     return fullest
 
 
 def kv_cache_bytes(
-    program: ShardedProgram, sizes: Sizes, formats: Formats, *, context: Array, pp: int = 1, page_size: int = 1
+    program: ShardedProgram, sizes: Sizes, formats: Formats, *, context: Array, pp: Array = 1, page_size: int = 1
 ) -> Array:
     """Cache and states of every layer of a stage for `context` tokens a sequence, in whole pages of `page_size` tokens."""
     n_sequences = sum((group.n_sequences for group in sizes.groups), start=0.0)
@@ -67,7 +63,7 @@ def kv_cache_bytes(
     full = TokenGroup(n_sequences=n_sequences, new_tokens=0.0, past_tokens=paged)
     held = Sizes(program, sizes.mesh, [full])
     kept = {block.kind: tensor_bytes(block.state, held.of(block), formats) for block in program.blocks}
-    return stage_bytes(program, kept, pp)
+    return by_stages(pp, lambda n: stage_bytes(program, kept, n))
 
 
 def activation_bytes(program: ShardedProgram, sizes: Sizes, formats: Formats, *, static: bool) -> Array:
@@ -107,7 +103,7 @@ def memory_bytes(
     formats: Formats,
     *,
     context: Array,
-    pp: int = 1,
+    pp: Array = 1,
     n_microbatches: Array = 1.0,
     page_size: int = 1,
     static: bool = False,
@@ -118,6 +114,7 @@ def memory_bytes(
     ----------
     sizes : of one micro-batch
     context : (...) tokens a sequence holds in the cache at most
+    pp : (...) stages; 1 for all candidates or for none
     n_microbatches : (...) micro-batches whose caches are resident at once
     static : the software gives every tensor a buffer of its own
     """

@@ -3,7 +3,6 @@
 Candidates of one call share the layout and the formats; batch and mesh are arrays.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from ...models.lower import lower
 from ...models.params import n_params_active
 from ...models.program import ShardedProgram
 from ...models.sizes import Sizes, TokenGroup, batch_prefix, ceil_div
-from ...models.stages import stage_layers
+from ...models.stages import by_stages, is_staged, stage_kinds
 from ...models.types import Array
 from ...models.work import Formats
 from ..types import PhaseName, Workload
@@ -105,7 +104,7 @@ def mixed_pass_s(
 ) -> Array:
     """Seconds until each of a replica's sequences has another token, its micro-batches one behind the other in a pipeline."""
     prices = price_mixed(setting, machine, ceil_div(n_sequences, n_microbatches), engine)
-    return scheduled_pass_s(setting, prices, n_microbatches)
+    return scheduled_pass_s(setting, prices, n_microbatches, setting.pp)
 
 
 def lower_phase(setting: PhaseSetting, batch_axes: tuple[str, ...], engine: Engine) -> ShardedProgram:
@@ -137,6 +136,7 @@ def price_phase(
     engine: Engine,
     *,
     n_microbatches: NDArray[np.float64] | float = 1.0,
+    pp: NDArray[np.float64] | None = None,
 ) -> PhasePrice:
     """Price candidates that differ in mesh and batch.
 
@@ -145,17 +145,25 @@ def price_phase(
     machine : axes (n,) or scalar
     batch : (n,) sequences over all replicas
     n_microbatches : (n,) parts a replica's batch is cut into
+    pp : (n,) stages of each, all 1 or none; None is the setting's
     """
     n = len(batch)
+    stages = np.full(n, float(setting.pp)) if pp is None else pp
     n_micro = np.broadcast_to(np.asarray(n_microbatches, np.float64), (n,))
     sequences = np.asarray(microbatch_sequences(setting, batch, n_micro), np.float64)
     prefix = np.broadcast_to(batch_prefix(machine.mesh, sequences), (n,))
     parts = [np.flatnonzero(prefix == length) for length in np.unique(prefix)]
     if len(parts) == 1:
-        return price_program(setting, machine, sequences, int(prefix[0]), n_micro, engine).price
+        return price_program(setting, machine, sequences, int(prefix[0]), engine, n_micro=n_micro, pp=stages).price
     prices = [
         price_program(
-            setting, take(machine, index), sequences[index], int(prefix[index[0]]), n_micro[index], engine
+            setting,
+            take(machine, index),
+            sequences[index],
+            int(prefix[index[0]]),
+            engine,
+            n_micro=n_micro[index],
+            pp=stages[index],
         ).price
         for index in parts
     ]
@@ -177,8 +185,10 @@ def price_program(
     machine: Machine,
     sequences: NDArray[np.float64],
     prefix: int,
-    n_micro: NDArray[np.float64],
     engine: Engine,
+    *,
+    n_micro: NDArray[np.float64],
+    pp: NDArray[np.float64],
 ) -> PricedProgram:
     """Price candidates whose batch is cut over the same axes.
 
@@ -187,26 +197,27 @@ def price_program(
     sequences : (n,) of one micro-batch
     prefix : how many of the axes x, y, z divide them
     n_micro : (n,) micro-batches
+    pp : (n,) stages, all 1 or none
     """
     program, sizes = bind(setting, machine, sequences, AXES[:prefix], engine)
-    prices = price_pass(program, sizes, setting.formats, machine, engine, pp=setting.pp)
+    prices = price_pass(program, sizes, setting.formats, machine, engine, pp=pp)
     memory = memory_bytes(
         program,
         sizes,
         setting.formats,
         context=float(setting.workload.context_tokens),
-        pp=setting.pp,
+        pp=pp,
         n_microbatches=n_micro,
         page_size=setting.page_size,
         static=engine.static_buffers,
     )
-    pass_s = scheduled_pass_s(setting, prices, n_micro)
+    pass_s = scheduled_pass_s(setting, prices, n_micro, pp)
     n_passes = 1.0 if setting.phase == "prefill" else float(setting.workload.output_tokens)
     shape = sequences.shape
     price = PhasePrice(
         pass_s=np.broadcast_to(pass_s, shape),
         latency_s=np.broadcast_to(pass_s * n_passes, shape),
-        flop=np.broadcast_to(n_micro * pass_flop(prices) / setting.pp, shape),
+        flop=np.broadcast_to(n_micro * pass_flop(prices) / pp, shape),
         n_batch_axes=np.full(shape, prefix),
         memory=MemoryBytes(**{name: np.broadcast_to(getattr(memory, name), shape) for name in MEMORY_PARTS}),
     )
@@ -231,7 +242,7 @@ def engine_microbatches(batch: int, new_tokens: int, pp: int, limit_tokens: int)
     return batch // part
 
 
-def scheduled_pass_s(setting: PhaseSetting, prices: list[StepPrice], n_micro: Array) -> Array:
+def scheduled_pass_s(setting: PhaseSetting, prices: list[StepPrice], n_micro: Array, pp: Array) -> Array:
     r"""One pass of all micro-batches through the pipeline.
 
     Prefill fills and drains it: :math:`\sum_s t_s + (m - 1)\, \max_s t_s`. Decode comes round again, so a step takes as long
@@ -242,36 +253,35 @@ def scheduled_pass_s(setting: PhaseSetting, prices: list[StepPrice], n_micro: Ar
     [Huang2019] GPipe, section 2 (bubble).
     """
     whole = pass_time_s(prices)
-    if setting.pp == 1 and np.all(np.equal(n_micro, 1.0)):
+    if not is_staged(pp) and np.all(np.equal(n_micro, 1.0)):
         return whole
-    slowest = slowest_stage_s(setting, prices)
+    slowest = slowest_stage_s(setting, prices, pp)
     if setting.phase == "prefill":
         return whole + (n_micro - 1.0) * slowest
     return np.maximum(whole, n_micro * slowest)
 
 
-def slowest_stage_s(setting: PhaseSetting, prices: list[StepPrice]) -> Array:
+def slowest_stage_s(setting: PhaseSetting, prices: list[StepPrice], pp: Array) -> Array:
     """How often a stage can start: the one with the most layers and the costlier end, its dispatch, its way onwards."""
-    block = slowest_layers_s(setting, prices)
+    block = by_stages(pp, lambda n: slowest_layers_s(setting, prices, n))
     ends = [pass_time_s([p for p in prices if p.part == part]) for part in ("first", "last")]
     every_pass = pass_time_s([p for p in prices if p.part == "pass"])
-    if setting.pp == 1:
+    if not is_staged(pp):
         return block + ends[0] + ends[1] + every_pass
-    onwards = pass_time_s([p for p in prices if p.part == "handover"]) / (setting.pp - 1.0)
+    onwards = pass_time_s([p for p in prices if p.part == "handover"]) / (pp - 1.0)
     return block + np.maximum(ends[0], ends[1]) + every_pass + onwards
 
 
-def slowest_layers_s(setting: PhaseSetting, prices: list[StepPrice]) -> Array:
-    """Seconds of the layers of the stage that takes longest over them."""
+def slowest_layers_s(setting: PhaseSetting, prices: list[StepPrice], pp: int) -> Array:
+    """Seconds of the layers of the one of `pp` stages that takes longest over them."""
     model = setting.model
     of_kind: dict[str, Array] = {}
     for kind, n in model.n_layers_of.items():
         part = BLOCK if len(model.kinds) == 1 else f"{BLOCK} {kind}"
         of_kind[kind] = pass_time_s([p for p in prices if p.part == part]) / n
     slowest: Array = 0.0
-    for stage in stage_layers(model.n_layers, setting.pp):
-        held = Counter(model.layers[stage.start : stage.stop])
-        slowest = np.maximum(slowest, sum((n * of_kind[kind] for kind, n in held.items()), start=0.0))
+    for held in stage_kinds(model.layers, pp):
+        slowest = np.maximum(slowest, sum((n * of_kind[kind] for kind, n in held), start=0.0))
     return slowest
 
 

@@ -27,6 +27,7 @@ from ...models.program import (
     Step,
 )
 from ...models.sizes import Sizes
+from ...models.stages import is_staged
 from ...models.types import Array
 from ...models.work import Formats, Work, step_work, tiled_weights
 from .collectives import collective_latency_s, collective_time_s
@@ -84,7 +85,7 @@ BLOCK = "block"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPrice:
-    """One step on one chip, each (...) seconds; `count` times in the pass. `comm_s` is what is exposed.
+    """One step on one chip, each (...) seconds; `count` (...) times in the pass. `comm_s` is what is exposed.
 
     `flop` is what the step computes once, padding and replication included; `timed` says how well its kernels were
     measured, where they were.
@@ -92,7 +93,7 @@ class StepPrice:
 
     name: str
     part: str
-    count: float
+    count: Array
     compute_s: Array
     memory_s: Array
     comm_s: Array
@@ -135,7 +136,7 @@ class _Setup:
         return step_work(step, self.sizes, self.formats)
 
 
-def _price_steps(steps: Sequence[Step], part: str, count: float, setup: _Setup) -> list[StepPrice]:
+def _price_steps(steps: Sequence[Step], part: str, count: Array, setup: _Setup) -> list[StepPrice]:
     """Price steps in order; each looped collective is charged what its partner matmul does not hide."""
     prices = {i: _local(step, part, count, setup) for i, step in enumerate(steps) if not isinstance(step, _ON_WIRES)}
     hidden = {price.name: price.total_s / count for i, price in prices.items() if isinstance(steps[i], Matmul)}
@@ -152,7 +153,7 @@ def _price_steps(steps: Sequence[Step], part: str, count: float, setup: _Setup) 
 _ON_WIRES = (Collective, Exchange, SendRecv)
 
 
-def _local(step: Step, part: str, count: float, setup: _Setup) -> StepPrice:
+def _local(step: Step, part: str, count: Array, setup: _Setup) -> StepPrice:
     """A step on the chip alone: by its measured kernels where there are any."""
     timed = _timed(step, setup)
     return _by_constants(step, part, count, setup) if timed is None else _by_kernels(step, part, count, setup, timed)
@@ -174,7 +175,7 @@ def _timed(step: Step, setup: _Setup) -> TimedStep | None:
     return None
 
 
-def _by_kernels(step: Step, part: str, count: float, setup: _Setup, timed: TimedStep) -> StepPrice:
+def _by_kernels(step: Step, part: str, count: Array, setup: _Setup, timed: TimedStep) -> StepPrice:
     """A step whose kernels were measured, times what this software's take of those."""
     constants = setup.engine.constants
     slowdown = _slowdown(step, constants)
@@ -204,7 +205,7 @@ def _slowdown(step: Step, constants: Constants) -> float:
     return 1.0
 
 
-def _by_constants(step: Step, part: str, count: float, setup: _Setup) -> StepPrice:
+def _by_constants(step: Step, part: str, count: Array, setup: _Setup) -> StepPrice:
     """A step at the rates the constants say."""
     work, constants, chip = setup.work(step), setup.engine.constants, setup.machine.chip
     dtype = _computing(step, setup.formats)
@@ -240,7 +241,7 @@ def _issued_flop(step: Step, work: Work, setup: _Setup) -> Array:
     return 2.0 * work.n_rows * tiled_weights(step, setup.sizes, side)
 
 
-def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden: dict[str, Array]) -> StepPrice:
+def _collective(step: Collective, part: str, count: Array, setup: _Setup, hidden: dict[str, Array]) -> StepPrice:
     """A collective; what is left of its partner in `hidden` shrinks by what it covers."""
     engine, constants = setup.engine, setup.engine.constants
     full_bytes = setup.work(step).full_bytes
@@ -281,7 +282,7 @@ def _collective(step: Collective, part: str, count: float, setup: _Setup, hidden
     )
 
 
-def _exchange(step: Exchange, part: str, count: float, setup: _Setup) -> StepPrice:
+def _exchange(step: Exchange, part: str, count: Array, setup: _Setup) -> StepPrice:
     """Tokens on their way to experts or back: an exchange of all with all."""
     engine, constants = setup.engine, setup.engine.constants
     return StepPrice(
@@ -302,7 +303,7 @@ def _exchange(step: Exchange, part: str, count: float, setup: _Setup) -> StepPri
     )  # fmt: skip
 
 
-def _send(step: SendRecv, part: str, count: float, setup: _Setup) -> StepPrice:
+def _send(step: SendRecv, part: str, count: Array, setup: _Setup) -> StepPrice:
     """The way to the next stage."""
     constants = setup.engine.constants
     efficiency = constants.network_efficiency if setup.machine.stages_cross else constants.link_efficiency
@@ -318,20 +319,25 @@ def _send(step: SendRecv, part: str, count: float, setup: _Setup) -> StepPrice:
 
 
 def price_pass(
-    program: ShardedProgram, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine, *, pp: int = 1
+    program: ShardedProgram, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine, *, pp: Array = 1
 ) -> list[StepPrice]:
-    """Price one forward pass of one micro-batch through all stages, in order."""
+    """Price one forward pass of one micro-batch through all stages, in order.
+
+    Parameters
+    ----------
+    pp : (...) stages; 1 for all candidates or for none
+    """
     setup = _Setup(sizes=sizes, formats=formats, machine=machine, engine=engine)
-    parts = [("first", program.first, 1.0, setup)]
+    parts: list[tuple[str, Sequence[Step], Array, _Setup]] = [("first", program.first, 1.0, setup)]
     for block in program.blocks:
         name = BLOCK if len(program.blocks) == 1 else f"{BLOCK} {block.kind}"
         parts.append((name, block.steps, float(block.n_layers), replace(setup, sizes=sizes.of(block))))
     parts.append(("last", program.last, 1.0, setup))
-    if pp > 1:
+    if is_staged(pp):
         parts.append(("handover", program.handover, pp - 1.0, setup))
     prices = [price for part, steps, count, at in parts for price in _price_steps(steps, part, count, at)]
     n_sequences = sum((group.n_sequences for group in sizes.groups), start=0.0)
-    n_kernels = sum(price.count for price in prices)
+    n_kernels = sum((price.count for price in prices), start=0.0)
     host_s = host_time_s(
         engine.constants, pass_time_s(prices), n_sequences=n_sequences, n_kernels=0.0 if engine.on_host else n_kernels
     )
@@ -341,7 +347,7 @@ def price_pass(
     ]
 
 
-def host_time_s(constants: Constants, kernels_s: Array, *, n_sequences: Array, n_kernels: float) -> Array:
+def host_time_s(constants: Constants, kernels_s: Array, *, n_sequences: Array, n_kernels: Array) -> Array:
     """What the host adds to a pass: its own work, and what launching every kernel outlasts the kernels by.
 
     Parameters
