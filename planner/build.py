@@ -11,7 +11,7 @@ from ..models.sizes import padded_heads
 from ..simulator.cost.calibrated import BORROWED_LOG, UNKNOWN_ENGINE_LOG, Calibration, calibration_of
 from ..simulator.cost.memory import MEMORY_PARTS
 from ..simulator.cost.phases import PhaseSetting, model_flop_utilization
-from ..simulator.cost.price import BLOCK, Engine
+from ..simulator.cost.price import Engine
 from .repriced import Repriced, reprice
 from .request import PlanRequest
 from .result import Bound, MemoryShare, MeshSizes, PhasePlan, Plan, Source, StepShare
@@ -37,7 +37,7 @@ def _plan(request: PlanRequest, pair: Pair, prefill: PhasePlan, decode: PhasePla
         n_chips=n_chips,
         shared=pair.shared,
         handoff_s=None if math.isnan(pair.handoff_s) else pair.handoff_s,
-        hbm_bytes_per_chip=_peak_bytes(prefill, decode, shared=pair.shared),
+        hbm_bytes_per_chip=peak_bytes(prefill, decode, shared=pair.shared),
         request_latency_s=pair.latency_s,
         chip_s_per_request=pair.chip_s,
         output_tokens_per_s=output_rate,
@@ -47,7 +47,7 @@ def _plan(request: PlanRequest, pair: Pair, prefill: PhasePlan, decode: PhasePla
     )
 
 
-def _peak_bytes(prefill: PhasePlan, decode: PhasePlan, *, shared: bool) -> float:
+def peak_bytes(prefill: PhasePlan, decode: PhasePlan, *, shared: bool) -> float:
     """Bytes on the fullest chip; on one slice the larger cache stays while either phase works."""
     if not shared:
         return max(prefill.hbm_bytes_per_chip, decode.hbm_bytes_per_chip)
@@ -211,7 +211,7 @@ def _breakdown(priced: Repriced, sources: dict[str, Source]) -> tuple[StepShare,
     scale = pass_scale(priced)
     return tuple(
         StepShare(
-            step=step.name if step.part in (BLOCK, "pass") else f"{step.part}: {step.name}",
+            step=step.title,
             compute_s=scale * step.count * step.compute_s,
             memory_s=scale * step.count * step.memory_s,
             comm_s=scale * step.count * step.comm_s,

@@ -13,7 +13,7 @@ from ..models.work import step_work
 from ..simulator.cost.machine import make_machine
 from ..simulator.cost.memory import MEMORY_PARTS, MemoryBytes
 from ..simulator.cost.phases import PhaseSetting, PricedProgram, microbatch_sequences, price_program
-from ..simulator.cost.price import Engine, StepPrice
+from ..simulator.cost.price import BLOCK, Engine, StepPrice
 from ..simulator.cost.roofline import step_time_s
 from .request import PlanRequest
 from .space import Choice, wanted_meshes
@@ -38,6 +38,11 @@ class StepSeconds:
     overhead_s: float
     flop: float
     hbm_bytes: float
+
+    @property
+    def title(self) -> str:
+        """What a reader calls it: steps of a block by their name, the others with their part."""
+        return self.name if self.part in (BLOCK, "pass") else f"{self.part}: {self.name}"
 
     @property
     def total_s(self) -> float:

@@ -19,6 +19,7 @@ from .import_model import import_model
 from .plan import plan
 from .reproduce import reproduce
 from .score import score
+from .serve import serve
 from .show import show
 from .simulate import simulate
 
@@ -63,6 +64,7 @@ _COMMANDS = (
     calibrate,
     show,
     import_model,
+    serve,
 )
 
 for _command in _COMMANDS:
