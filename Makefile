@@ -33,6 +33,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/planner_speed.py
 	$(BIN)/python benchmarks/serving_speed.py
 	$(BIN)/python benchmarks/cpu_execution.py
+	$(BIN)/python benchmarks/explorer_speed.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

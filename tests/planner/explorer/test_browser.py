@@ -26,7 +26,8 @@ def address(request: pytest.FixtureRequest) -> str:
 def chosen(visit: Any) -> tuple[str, str, str]:
     """What the page says of the plan: headline, prefill, decode."""
     terms = visit.page.evaluate(
-        "Object.fromEntries([...document.querySelectorAll('#figures-of-merit div')].map(d => [d.children[0].textContent, d.children[1].textContent]))"
+        "Object.fromEntries([...document.querySelectorAll('#figures-of-merit div')]"
+        ".map(d => [d.children[0].textContent, d.children[1].textContent]))"
     )
     return visit.text("#headline"), terms["Prefill"], terms["Decode"]
 
@@ -155,7 +156,8 @@ def test_no_button_sends_a_figure_anywhere(visit: Visits, address: str) -> None:
 def test_every_control_has_a_name_and_is_reached_with_visible_focus(visit: Visits, offline_page: Path) -> None:
     page = visit().open(offline_page.as_uri())
     unnamed = page.page.evaluate(
-        "[...document.querySelectorAll('select, input, button')].filter(e => !(e.labels && e.labels.length) && !e.getAttribute('aria-label') && !e.textContent.trim()).map(e => e.id)"
+        "[...document.querySelectorAll('select, input, button')].filter(e => !(e.labels && e.labels.length)"
+        " && !e.getAttribute('aria-label') && !e.textContent.trim()).map(e => e.id)"
     )
     assert unnamed == []
     reached = {}
