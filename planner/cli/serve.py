@@ -48,7 +48,6 @@ def serve(
 def _app(model: str, chip: str, input_tokens: int, output_tokens: int, max_chips: int) -> "App":
     """The application, with the answer that the page opens with."""
     from ...hardware_specs.catalogue import get_chip
-    from ...hardware_specs.errors import SpecError
     from ...models.catalogue import get_model
     from ..explorer.page import live_page
     from ..explorer.question import Question, Start, whole_catalogue
@@ -59,8 +58,6 @@ def _app(model: str, chip: str, input_tokens: int, output_tokens: int, max_chips
         model=get_model(model).name, chip=get_chip(chip).name, input_tokens=input_tokens, output_tokens=output_tokens
     )
     counts = {offered.name: offered.counts for offered in offer.chips}
-    if start.chip not in counts:
-        raise SpecError(f"{start.chip} has no slice of up to {max_chips} chips; raise --max-chips")
     app = App(offer, live_page(offer, start))
     app.warm(
         Question(

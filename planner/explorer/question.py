@@ -194,7 +194,7 @@ def whole_catalogue(max_chips: int) -> Offer:
     counts = [2**i for i in range(max_chips.bit_length())]
     return make_offer(
         models=list(load_models()),
-        chips=[chip.name for chip in load_chips().values() if _has_any(chip.name, max_chips)],
+        chips=list(load_chips()),
         counts=counts,
         input_tokens=[2**i for i in range(7, 18)],
         output_tokens=[2**i for i in range(4, 14)],
@@ -202,9 +202,3 @@ def whole_catalogue(max_chips: int) -> Offer:
         kv_dtypes=(OWN, *DTYPES),
         is_open=True,
     )
-
-
-def _has_any(chip: str, max_chips: int) -> bool:
-    """Whether a chip comes in a power of two up to so many."""
-    sizes = {slice_.n_chips for slice_ in parse_pool(f"{chip}:..{max_chips}")}
-    return any(2**i in sizes for i in range(max_chips.bit_length()))

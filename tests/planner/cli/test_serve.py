@@ -40,7 +40,6 @@ def test_without_uvicorn_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch) 
         (("no-such-model",), "no model 'no-such-model'"),
         (("gpt2", "--chip", "h9000"), "no chip 'h9000'"),
         (("gpt2", "--input", "2000"), "1024 positions"),
-        (("gpt2", "--chip", "tpu-v4", "--max-chips", "1"), "raise --max-chips"),
     ],
 )
 def test_what_the_page_cannot_open_with_is_refused_before_anything_listens(

@@ -200,7 +200,7 @@ def test_dark_and_light_follow_the_system_and_the_switch(visit: Visits, offline_
     assert looks[0] != looks[1]
     dark.keep("explorer-offline-dark")
     light.page.locator("#theme").select_option("dark")
-    light.page.wait_for_function(f"{ink} === {looks[1][1]!r}")
+    light.until(f"{ink} === {looks[1][1]!r}")
     assert light.page.evaluate(paper) == looks[1][0]
 
 

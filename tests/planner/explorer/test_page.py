@@ -132,5 +132,5 @@ def test_the_whole_catalogue_offers_every_model_and_every_chip_that_comes_so_sma
 
 
 def test_a_chip_that_comes_in_none_of_the_counts_is_refused() -> None:
-    with pytest.raises(SpecError, match="has no slice of 3000 chips"):
-        make_offer(models=["gpt2"], chips=["l40s"], counts=[3000], input_tokens=[1], output_tokens=[1])
+    with pytest.raises(SpecError, match="has no slice of 3001 chips"):
+        make_offer(models=["gpt2"], chips=["l40s"], counts=[3001], input_tokens=[1], output_tokens=[1])
