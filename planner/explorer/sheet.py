@@ -28,7 +28,7 @@ class SheetPhase(BaseModel):
     """A phase of a plan; fields as in `PhasePlan`, shorter.
 
     `steps` are rows of: number of the step's name, seconds of the whole pass (compute, memory, links, fixed), and of one
-    time flop a byte and flop a second, both 0 where a step has no flop to speak of.
+    time flop a byte and flop a second on the chip, both 0 where a step has no flop to speak of.
     """
 
     model_config = _STRICT
@@ -216,9 +216,9 @@ def _row(step: StepSeconds, scale: float, names: dict[str, int]) -> tuple[float,
     """A step as the figures draw it."""
     whole = scale * step.count
     seconds = (step.compute_s, step.memory_s, step.comm_s, step.overhead_s)
-    busy_s = max(step.compute_s, step.memory_s)
-    drawn = step.flop > 0.0 and step.hbm_bytes > 0.0 and busy_s > 0.0
-    points = (step.flop / step.hbm_bytes, step.flop / busy_s) if drawn else (0.0, 0.0)
+    on_chip_s = max(step.compute_s, step.memory_s) + step.overhead_s
+    drawn = step.flop > 0.0 and step.hbm_bytes > 0.0 and on_chip_s > 0.0
+    points = (step.flop / step.hbm_bytes, step.flop / on_chip_s) if drawn else (0.0, 0.0)
     numbers = (*(whole * value for value in seconds), *points)
     return (names.setdefault(step.title, len(names)), *(_short(value, _STEP_DIGITS) for value in numbers))
 

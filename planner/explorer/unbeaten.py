@@ -49,7 +49,7 @@ def unbeaten_pairs(request: PlanRequest, found: Found) -> list[Pair]:
         for joint in shared_pairs(request, slice_, prefill[slice_], decode[slice_], found):
             parts.append(_points(joint, len(joints), slice_.n_chips))
             joints.append(joint)
-    if not parts:
+    if not any(len(part.row) for part in parts):
         return []
     points = _Points(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS})
     points = _quickest_of_batches(points)

@@ -45,6 +45,11 @@ function planText(sheet, plan) {
     + `prefill ${p.layout} ${meshOf(p)}, batch ${p.batch}<br>decode ${d.layout} ${meshOf(d)}, batch ${d.batch}`;
 }
 
+// The first point names the line; where the batch changes along it, the point says the new one.
+function lineLabels(batches, name) {
+  return batches.map((batch, i) => (i === 0 ? `<b>${name}</b> ${batch}` : batch === batches[i - 1] ? "" : String(batch)));
+}
+
 function frontierFigure(sheet, state, picked, theme) {
   const [name, title, scale] = AXES[state.x];
   const limits = limitsOf(state);
@@ -62,8 +67,7 @@ function frontierFigure(sheet, state, picked, theme) {
     if (!line.length) continue;
     const i = all.indexOf(n), dim = state.chips !== "any" && Number(state.chips) !== n;
     const colour = theme.series[i % theme.series.length];
-    // the first point names the line, the others their batch
-    const labels = line.map((point, j) => (j === 0 ? `<b>${n} chip${n > 1 ? "s" : ""}</b> ` : "") + sheet.decode[point.plan.decode].batch);
+    const labels = lineLabels(line.map((point) => sheet.decode[point.plan.decode].batch), `${n} chip${n > 1 ? "s" : ""}`);
     traces.push({
       name: `${n} chips`, mode: "lines+markers+text", x: line.map((p) => p.x), y: line.map((p) => p.y), text: labels, textposition: "top right",
       textfont: { color: colour, size: 10 }, opacity: dim ? 0.35 : 1, cliponaxis: false,
@@ -88,7 +92,7 @@ function frontierFigure(sheet, state, picked, theme) {
 function barsOf(sheet, phase) {
   const pass = phase.step_s;
   const bars = phase.steps.map(([name, compute, memory, comm, fixed]) => ({
-    name: sheet.step_names[name], compute: compute >= memory ? compute : 0, memory: compute >= memory ? 0 : memory, comm, fixed,
+    name: sheet.step_names[name] === "pass" ? "host" : sheet.step_names[name], compute: compute >= memory ? compute : 0, memory: compute >= memory ? 0 : memory, comm, fixed,
     total: Math.max(compute, memory) + comm + fixed,
   }));
   const shown = bars.filter((bar) => bar.total >= SMALL * pass);
@@ -125,7 +129,7 @@ const MEMORY_PARTS = [["weights_bytes", "weights", 0], ["kv_cache_bytes", "KV ca
 function memoryFigure(sheet, state, picked, theme) {
   const limit = sheet.roofs.limit_bytes / GIB;
   const shape = layout(theme, axis(theme, "GiB a chip", { range: [0, limit * 1.12] }), axis(theme, "", { autorange: "reversed", type: "category" }), {
-    barmode: "stack", bargap: 0.35, showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, margin: { l: 50, r: 20, t: 34, b: 44 },
+    barmode: "stack", bargap: 0.5, showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" }, margin: { l: 50, r: 20, t: 34, b: 44 },
     shapes: [{ type: "line", x0: limit, x1: limit, yref: "paper", y0: 0, y1: 1, line: { color: theme.series[1], dash: "dash", width: 1.5 } }],
     annotations: [{ x: limit, y: 0, yref: "paper", yanchor: "bottom", xanchor: "right", text: `limit ${limit.toFixed(1)} `, showarrow: false, font: { color: theme.series[1] } }],
   });
@@ -154,7 +158,7 @@ function rooflineFigure(sheet, state, picked, theme) {
     const share = (step) => (Math.max(step[1], step[2]) + step[3] + step[4]) / phase.step_s;
     traces.push({
       name, mode: "markers+text", x: drawn.map((step) => step[5]), y: drawn.map((step) => step[6] / 1e12),
-      text: drawn.map((step) => (share(step) > 0.1 ? sheet.step_names[step[0]] : "")), textposition: "bottom center", textfont: { size: 10, color: theme.series[colour] },
+      text: drawn.map((step) => (share(step) === Math.max(...drawn.map(share)) ? sheet.step_names[step[0]] : "")), textposition: "bottom center", textfont: { size: 10, color: theme.series[colour] },
       customdata: drawn.map((step) => [sheet.step_names[step[0]], share(step)]), marker: { color: theme.series[colour], symbol, size: drawn.map((step) => 7 + 14 * Math.sqrt(share(step))), opacity: 0.85 },
       hovertemplate: "%{customdata[0]}: %{x:.4g} flop/B, %{y:.4g} Tflop/s, %{customdata[1]:.2f} of the pass<extra>%{fullData.name}</extra>",
     });

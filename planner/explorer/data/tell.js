@@ -1,7 +1,9 @@
 // The chosen plan in words, and the best plans as a table.
 
 const BOUNDS = { compute: "compute", hbm: "HBM traffic", links: "links", latency: "fixed latency" };
-const ORIGINS = { fitted: "fitted", extrapolated: "extrapolated from another chip or engine", bound: "the roofline bound" };
+const ORIGINS = [
+  ["fitted", "fitted to measurements of this chip"], ["extrapolated", "extrapolated from other shapes, another chip or engine"], ["bound", "at their roofline bound"],
+];
 const ROWS = 12;
 
 function outputRate(plan, sheet) {
@@ -47,9 +49,10 @@ function tellPlan(sheet, state, picked) {
     pair.append(element("dt", {}, name), element("dd", {}, value));
     return pair;
   }));
-  const origins = [...new Set([...p.sources, ...d.sources])].map((source) => ORIGINS[source]).join("; ");
+  const used = new Set([...p.sources, ...d.sources]);
+  const origins = ORIGINS.filter(([source]) => used.has(source)).map(([, words]) => words).join(", some ");
   document.getElementById("reason").textContent = `Prefill is bound by ${BOUNDS[p.bound]}, decode by ${BOUNDS[d.bound]}. `
-    + `Prices are ${origins}; in brackets the 90 % interval. No queue is counted: a prompt waits for nothing but its own batch.`;
+    + `Times of steps are ${used.size > 1 ? "some " : ""}${origins}; in brackets the 90 % interval. No queue is counted: a prompt waits for nothing but its own batch.`;
 }
 
 function commandOf(sheet, state, plan) {

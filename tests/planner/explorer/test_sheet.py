@@ -20,7 +20,7 @@ def best(sheet: Sheet, n_chips: int, ttft_s: float, tpot_s: float) -> SheetPlan:
 
 
 @pytest.mark.parametrize("n_chips", QUESTION.counts)
-@pytest.mark.parametrize(("ttft_s", "tpot_s"), [(10.0, 10.0), (0.5, 0.015), (0.1, 0.1), (10.0, 0.008)])
+@pytest.mark.parametrize(("ttft_s", "tpot_s"), [(10.0, 10.0), (0.5, 0.015), (0.1, 0.1), (10.0, 0.0095)])
 def test_the_cheapest_plan_under_limits_is_the_planner_s(
     sheet: Sheet, n_chips: int, ttft_s: float, tpot_s: float
 ) -> None:
@@ -46,12 +46,13 @@ def test_the_steps_of_a_phase_add_up_to_its_pass(sheet: Sheet) -> None:
         assert all(0 <= step[0] < len(sheet.step_names) for step in phase.steps)
 
 
-def test_no_mark_of_the_roofline_lies_above_the_roof_of_what_was_claimed(sheet: Sheet) -> None:
+def test_no_matmul_lies_above_the_roof_of_what_was_claimed(sheet: Sheet) -> None:
     roofs = sheet.roofs
-    marks = [step[5:] for phase in (*sheet.prefill, *sheet.decode) for step in phase.steps if step[6]]
-    assert marks
-    # kernels were measured on other devices of the kind, whose clocks differ by a little
-    assert all(rate <= 1.05 * min(roofs.flop_per_s, each * roofs.hbm_bytes_per_s) for each, rate in marks)
+    steps = [step for phase in (*sheet.prefill, *sheet.decode) for step in phase.steps if step[6]]
+    # a small cache that attention reads again and again was measured out of L2
+    matmuls = [step for step in steps if sheet.step_names[int(step[0])] != "attention"]
+    assert len(matmuls) > 20
+    assert all(rate <= min(roofs.flop_per_s, each * roofs.hbm_bytes_per_s) for *_, each, rate in matmuls)
 
 
 def test_where_nothing_fits_the_sheet_says_by_how_much() -> None:
