@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..hardware_specs.cluster import Mesh, Slice
 from ..models.sizes import batch_axes
