@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def test_every_name_and_alias_resolves_to_its_model(model) -> None:
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_every_file_is_complete_and_consistent(model) -> None:
     assert model.source
-    assert parse_dtype(model.weights_dtype).name == model.weights_dtype
+    formats = (model.weights_dtype, model.mixer_dtype, model.expert_dtype, model.embedding_dtype, model.state_dtype)
+    assert all(parse_dtype(name).name == name for name in formats if name is not None)
     assert (model.positions == "learned") == (model.n_learned_positions > 0)
     assert model.max_context is None or model.positions != "learned" or model.max_context <= model.n_learned_positions
     assert (model.n_params_published is None) == (not model.n_params_published_source)
@@ -32,6 +34,11 @@ def test_every_file_is_complete_and_consistent(model) -> None:
     assert not (model.norm == "rmsnorm" and model.norm_bias)
     assert (model.n_params_active_published is None) == (not model.n_params_active_published_source)
     assert model.n_norms_per_block == 2 or model.block == "parallel" or model.stack
+
+
+def test_every_file_is_named_after_its_model() -> None:
+    paths = [path for path in (files("shardwise.models") / "data").iterdir() if path.name.endswith(".yaml")]
+    assert {path.name.removesuffix(".yaml") for path in paths} == set(load_models())
 
 
 def test_the_catalogue_has_models_of_every_family() -> None:

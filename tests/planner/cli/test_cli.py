@@ -91,6 +91,9 @@ def test_show_lists_a_catalogue_as_text_and_as_json(run: Run, what: str) -> None
     [
         pytest.param("chips", "H100-SXM", '"name": "h100-sxm"', id="chip"),
         pytest.param("models", "Llama 3 8B", '"n_params": 8030261248', id="model"),
+        pytest.param("models", "DeepSeek V3", '"n_params_active": 37552282624', id="mixture of experts"),
+        pytest.param("models", "gpt-oss-20b", '"kv_bytes_per_token_beyond_windows": 24576.0', id="windows"),
+        pytest.param("models", "rwkv-4-7b", '"state_bytes_per_sequence": 2621440.0', id="recurrent model"),
         pytest.param("layouts", "ws-2d", '"stored": "E_xF_zy"', id="layout"),
         pytest.param("clusters", "tpu-v4:4x4x4", '"chips": 64', id="cluster"),
     ],
