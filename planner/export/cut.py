@@ -61,11 +61,12 @@ def vllm_cut(launch: Launch, servers: Servers) -> Cut:
 
 def sglang_cut(launch: Launch, servers: Servers) -> Cut:
     """SGLang: copies are groups inside the tensor parallel chips, replicas data parallel ranks."""
-    together = 1 if servers.replica_hosts > 1 else servers.host_replicas
+    groups = data_shards(servers.phase)
+    together = 1 if servers.replica_hosts > 1 or groups > 1 else servers.host_replicas
     return _cut(
         servers,
         tensor=servers.phase.tp,
-        groups=data_shards(servers.phase),
+        groups=groups,
         data=together,
         n_servers=servers.n_replicas // together,
     )

@@ -10,7 +10,7 @@ from .flags import FlagTable, load_table
 from .launch import Launch, LaunchOptions, make_launch
 from .load import LOADS, load_script, make_load
 from .script import head, predicted, wrapped
-from .targets import TARGETS, Target
+from .targets import ARCHIVED, TARGETS, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,8 @@ def export_plan(
     ------
     SpecError : no such target, plan or version, or an engine that does not run on the plan's chips
     """
+    if target in ARCHIVED:
+        raise SpecError(ARCHIVED[target])
     if target not in TARGETS:
         raise UnknownNameError("target", target, TARGETS)
     launch, chosen = make_launch(result, rank, options or LaunchOptions(), model), TARGETS[target]

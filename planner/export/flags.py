@@ -29,6 +29,7 @@ class FlagTable(BaseModel):
 
     Parameters
     ----------
+    also : other versions, whose flags were read and are the same
     command : the words it begins with
     vendors : makers of the chips it runs on
     profiles : engine profiles whose prices stand for this engine
@@ -46,6 +47,7 @@ class FlagTable(BaseModel):
     engine: str
     title: str
     version: str
+    also: tuple[str, ...] = ()
     source: str
     command: tuple[str, ...]
     vendors: tuple[str, ...] = ()
@@ -105,7 +107,8 @@ def tables() -> dict[str, tuple[FlagTable, ...]]:
     found: dict[str, list[FlagTable]] = {}
     for path in files(__package__).joinpath("data", "engines").iterdir():
         table = FlagTable.model_validate(read_yaml(path.read_text("utf-8")))
-        found.setdefault(table.engine, []).append(table)
+        alike = [table.model_copy(update={"version": version}) for version in table.also]
+        found.setdefault(table.engine, []).extend([table, *alike])
     return {name: tuple(sorted(held, key=lambda t: _number(t.version), reverse=True)) for name, held in found.items()}
 
 

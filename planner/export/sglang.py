@@ -64,9 +64,8 @@ def arguments(launch: Launch, table: FlagTable, servers: Servers, cut: Cut, *, w
         ("checkpoint", launch.checkpoint),
         ("tensor_parallel", cut.tensor),
         ("pipeline_parallel", cut.pipeline if cut.pipeline > 1 else None),
-        ("data_parallel", cut.data if cut.data > 1 else None),
         ("expert_parallel", cut.experts if cut.experts > 1 else None),
-        ("attention_data_parallel", cut.groups if cut.groups > 1 else None),
+        *_copies(table, cut),
         ("exchange", exchange(servers, table)),
         *formats(launch, table),
         ("static_share", static_share(servers)),
@@ -79,6 +78,15 @@ def arguments(launch: Launch, table: FlagTable, servers: Servers, cut: Cut, *, w
         ("bootstrap_port", _BOOTSTRAP_PORT if is_one_role and servers.role == "prefill" else None),
     ]
     return table.words(pairs)
+
+
+def _copies(table: FlagTable, cut: Cut) -> list[tuple[str, Value]]:
+    """Replicas behind one port, or copies inside the tensor parallel chips: never both."""
+    if cut.groups == 1:
+        return [("data_parallel", cut.data if cut.data > 1 else None)]
+    if table.has("attention_data_parallel"):
+        return [("attention_data_parallel", cut.groups)]
+    return [("data_parallel", cut.groups), ("attention_over_data_parallel", True)]
 
 
 def static_share(servers: Servers) -> float:

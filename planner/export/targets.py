@@ -43,3 +43,8 @@ TARGETS: dict[str, Target] = {
     "llm-d": Target(lambda launch: "vllm", llmd_values, is_manifest=True),
     "kserve": Target(lambda launch: "vllm", kserve_manifest, is_manifest=True),
 }
+
+# What was a target once, and what is in its place.
+ARCHIVED = {
+    "jetstream": "JetStream is archived (read-only since February 2026); TPUs are served by vLLM: --to vllm",
+}

@@ -45,7 +45,8 @@ def test_json_has_text_notes_and_version(plan_file):
     [
         ((), "one of --to"),
         (("--to", "vllm", "--load", "guidellm"), "one of --to"),
-        (("--to", "jetstream"), "no target 'jetstream'"),
+        (("--to", "jetstream"), "JetStream is archived"),
+        (("--to", "vlm"), "did you mean vllm"),
         (("--load", "wrk"), "no load generator 'wrk'"),
         (("--to", "vllm", "-o", "/nowhere/launch.sh"), "cannot write /nowhere/launch.sh"),
         (("--to", "vllm", "--rank", 9), "no plan of rank 9"),

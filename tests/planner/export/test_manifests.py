@@ -80,6 +80,14 @@ def test_dynamo_asks_for_the_plan_s_limits_in_milliseconds(dense):
     assert document(dense, "dynamo")["spec"]["sla"]["itl"] == pytest.approx(upper * 1e3, abs=1e-3)
 
 
+@pytest.mark.parametrize("target", ["kserve", "llm-d"])
+def test_every_server_of_a_cluster_has_its_lengths_and_batch_limits(any_plan, target):
+    text = export_plan(any_plan, target, model=own_model(any_plan)).text
+    n = len(re.findall(r"VLLM_ADDITIONAL_ARGS|modelCommand", text))
+    for flag in ("--max-model-len", "--max-num-batched-tokens", "--max-num-seqs"):
+        assert text.count(flag) == n >= 1
+
+
 def test_kserve_gets_parts_for_prefill_and_workers_for_further_hosts(split, staged, wide_experts):
     both = document(split, "kserve")["spec"]
     assert (both["parallelism"], both["prefill"]["parallelism"]) == ({"tensor": 8}, {"tensor": 4})

@@ -268,6 +268,7 @@ def test_a_model_of_no_catalogue_needs_its_weights_named(experts):
 
 def test_versions_take_their_own_table_or_the_nearest_older_one():
     assert load_table("sglang", "0.5.23")[1] is None
+    assert [load_table("vllm-bench", version)[0].version for version in (None, "0.19")] == ["0.33", "0.19"]
     table, word = load_table("vllm", "0.34.1")
     assert table.version == "0.33"
     assert "no flag table of vLLM 0.34.1" in word
@@ -278,6 +279,24 @@ def test_versions_take_their_own_table_or_the_nearest_older_one():
         load_table("vllm", "new")
     with pytest.raises(SpecError, match="no engine with a flag table 'vlm'"):
         load_table("vlm")
+
+
+def test_a_version_gets_the_flags_it_had(wide_experts, staged):
+    old = flags(commands(exported(wide_experts, "sglang", engine_version="0.5.6").text, "launch_server")[0])
+    # groups of the attention were the data parallel size until --attn-dp-size came
+    assert (old["--dp-size"], old["--enable-dp-attention"], old.get("--attn-dp-size")) == ("2", True, None)
+    new = flags(commands(exported(wide_experts, "sglang", engine_version="0.5.23").text, "launch_server")[0])
+    assert (new.get("--dp-size"), new["--attn-dp-size"]) == (None, "2")
+    between = exported(wide_experts, "sglang", engine_version="0.5.10")
+    assert any("no flag table of SGLang 0.5.10; flags are those of 0.5.6" in note for note in between.notes)
+    plan = staged.plans[0]
+    narrow = {name: getattr(plan, name).model_copy(update={"kv_dtype": "nvfp4"}) for name in ("prefill", "decode")}
+    narrowed = staged.model_copy(update={"plans": (plan.model_copy(update=narrow),)})
+    assert "--kv-cache-dtype nvfp4" in exported(narrowed, "vllm").text
+    assert any(
+        "a cache in nvfp4: vLLM 0.19 has no such format" in n
+        for n in exported(narrowed, "vllm", engine_version="0.19").notes
+    )
 
 
 def test_every_table_says_where_its_flags_are_from():
