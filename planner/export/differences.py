@@ -9,6 +9,9 @@ from .cut import context_shards, data_shards
 from .flags import FlagTable
 from .launch import Launch, Servers
 
+# Formats that are not quantised.
+_FLOATS = ("fp32", "bf16", "fp16")
+
 
 def differences(launch: Launch, table: FlagTable) -> tuple[str, ...]:
     """Every difference between the plan and what the engine will do, each once, in order."""
@@ -46,6 +49,11 @@ def _of_weights(launch: Launch, table: FlagTable) -> Iterator[str]:
         yield (
             f"the plan has weights in {_formats(planned)}, {launch.checkpoint} comes in {_formats(native)}, and {table.name} "
             "does not make the one of the other while loading; name a checkpoint that has them with --checkpoint"
+        )
+    elif planned[0] in _FLOATS and planned[0] != launch.decode.activations:
+        yield (
+            f"the plan has weights in {planned[0]} and activations in {launch.decode.activations}; {table.name} keeps weights "
+            "that are not quantised in the format of the activations"
         )
 
 

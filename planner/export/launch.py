@@ -102,6 +102,13 @@ class Launch:
         return self.decode.weights, self.decode.expert_weights
 
     @property
+    def format_words(self) -> str:
+        """Formats of weights and cache in words; experts where they have their own."""
+        weights, experts = self.weights
+        own = f" (experts {experts})" if experts != weights else ""
+        return f"weights {weights}{own}, cache {self.decode.kv_dtype}"
+
+    @property
     def under_load(self) -> UnderLoad | None:
         """The plan under traffic, where it was made for some."""
         return self.plan.under_load
@@ -174,7 +181,7 @@ def make_launch(result: PlanResult, rank: int, options: LaunchOptions, model: Mo
 def _heads(model: Model) -> tuple[int, int] | None:
     """Heads of the widest attention, and how many of them have keys and values of their own; None without any."""
     counts = [head_counts(model, block) for block in model.kinds.values() if block.mixer is not None]
-    return max(counts, default=None)
+    return max((pair for pair in counts if min(pair) > 0), default=None)
 
 
 def _find(name: str) -> Model | None:

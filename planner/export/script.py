@@ -40,8 +40,7 @@ def _plan(launch: Launch) -> list[str]:
         )
     work = launch.work
     return [
-        f"{launch.model}: {' and '.join(parts)}; {work.input_tokens} tokens in, {work.output_tokens} out, weights "
-        f"{launch.decode.weights}, cache {launch.decode.kv_dtype}"
+        f"{launch.model}: {' and '.join(parts)}; {work.input_tokens} tokens in, {work.output_tokens} out, {launch.format_words}"
     ]
 
 

@@ -281,6 +281,19 @@ def test_versions_take_their_own_table_or_the_nearest_older_one():
         load_table("vlm")
 
 
+def test_experts_in_a_format_of_their_own_stay_as_the_checkpoint_has_them():
+    made = exported(shardwise.estimate("gpt-oss-20b", "h100-sxm:1", input_tokens=512, output_tokens=64), "vllm")
+    assert "weights bf16 (experts mxfp4)" in made.text
+    assert "--quantization" not in made.text
+    assert not any("--checkpoint" in note for note in made.notes)
+
+
+def test_weights_wider_than_activations_are_said():
+    # Mamba's checkpoint is in 32 bits, its activations are planned in 16
+    made = exported(shardwise.estimate("mamba-2.8b", "h100-sxm:1", input_tokens=512, output_tokens=64), "vllm")
+    assert any("weights in fp32 and activations in bf16" in note for note in made.notes)
+
+
 def test_a_version_gets_the_flags_it_had(wide_experts, staged):
     old = flags(commands(exported(wide_experts, "sglang", engine_version="0.5.6").text, "launch_server")[0])
     # groups of the attention were the data parallel size until --attn-dp-size came
