@@ -84,11 +84,15 @@ def price_slices(
     parts: dict[Slice, dict[tuple[object, ...], list[PricedCells]]] = {slice_: {} for slice_ in slices}
     for cells, priced in _priced(request, slices, phase, engine, rejected, cache_forms):
         setting = cells.setting
-        stored, formats = stored_key(setting), formats_key(setting.formats)
         for i in np.unique(cells.mesh):
-            shared = (setting.pp, setting.dp, int(i), stored, setting.head_axes, formats, setting.page_size)
-            parts[cells.slice].setdefault(shared, []).append(priced.take(np.flatnonzero(cells.mesh == i)))
+            parts[cells.slice].setdefault(shared_key(setting, int(i)), []).append(priced.take(np.flatnonzero(cells.mesh == i)))
     return {slice_: {key: joined(held) for key, held in groups.items()} for slice_, groups in parts.items()}
+
+
+def shared_key(setting: PhaseSetting, mesh: int) -> tuple[object, ...]:
+    """What both phases of a pair on one slice must share, with the place of its mesh."""
+    stored, formats = stored_key(setting), formats_key(setting.formats)
+    return setting.pp, setting.dp, mesh, stored, setting.head_axes, formats, setting.page_size
 
 
 def _priced(
@@ -141,13 +145,13 @@ def _price_together(
         weights_bytes=np.asarray(price.memory.weights),
         kv_bytes=np.asarray(price.memory.kv_cache),
         work_bytes=np.asarray(price.memory.activations + price.memory.gathered),
-        cache=_numbered(setting, engine, cache_forms)[price.n_batch_axes],
+        cache=cache_numbers(setting, engine, cache_forms)[price.n_batch_axes],
     )
     ends = np.cumsum([0, *(len(cells.batch) for cells in held)])
     return [(cells, everything.take(np.arange(ends[i], ends[i + 1]))) for i, cells in enumerate(held)]
 
 
-def _numbered(setting: PhaseSetting, engine: Engine, cache_forms: dict[States, int]) -> NDArray[np.int64]:
+def cache_numbers(setting: PhaseSetting, engine: Engine, cache_forms: dict[States, int]) -> NDArray[np.int64]:
     """The number of the cache's form for each count of axes that may divide the batch."""
     forms = (lower_phase(setting, AXES[:n], engine).states for n in range(len(AXES) + 1))
     return np.array([cache_forms.setdefault(form, len(cache_forms)) for form in forms])

@@ -140,7 +140,7 @@ def shared_pairs(request: PlanRequest, slice_: Slice, prefill: Groups, decode: G
 
 
 # Sequences by which a reshard of the cache is priced for one: enough for every axis to divide.
-_MANY = 4096.0
+MANY_SEQUENCES = 4096.0
 
 
 def _resharding_s(
@@ -160,7 +160,9 @@ def _resharding_s(
         moves = state_moves(forms[a], forms[b])
         if moves:
             latency[a, b] = float(handoff_s(setting, moves, machine, 0.0, engine))
-            each[a, b] = (float(handoff_s(setting, moves, machine, _MANY, engine)) - latency[a, b]) / _MANY
+            each[a, b] = (
+                float(handoff_s(setting, moves, machine, MANY_SEQUENCES, engine)) - latency[a, b]
+            ) / MANY_SEQUENCES
     where = np.ix_(p.cache, d.cache)
     return latency[where] + each[where] * (p.batch / setting.dp)[:, None]
 

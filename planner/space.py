@@ -1,7 +1,7 @@
 """Everything a phase can be on one slice: settings with their meshes, and the reasons for what is left out."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -59,10 +59,31 @@ class Cells:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Laid:
+    """A setting that can lie on a slice: `chosen` are the places in `meshes` of the meshes it lies on."""
+
+    setting: PhaseSetting
+    slice: Slice
+    meshes: tuple[Mesh, ...]
+    chosen: tuple[int, ...]
+
+
 def phase_cells(
     request: PlanRequest, slice_: Slice, phase: PhaseName, engine: Engine, refused: Counter[str]
 ) -> Iterator[Cells]:
     """Enumerate a phase on a slice, counting what is refused before it is priced."""
+    batches = request.prefill_batches if phase == "prefill" else request.decode_batches
+    for laid in phase_settings(request, slice_, phase, engine, refused):
+        rows = _rows(laid.setting, laid.chosen, batches, engine, refused)
+        if rows:
+            yield _cells(laid.setting, slice_, laid.meshes, rows)
+
+
+def phase_settings(
+    request: PlanRequest, slice_: Slice, phase: PhaseName, engine: Engine, refused: Counter[str]
+) -> Iterator[Laid]:
+    """Everything a phase can be on a slice but for its batch; what is refused counts once a batch."""
     batches = request.prefill_batches if phase == "prefill" else request.decode_batches
     for pp, dp in splits(slice_):
         if not request.allows_split(pp, dp) or (pp > 1 and not engine.pipelines):
@@ -90,9 +111,7 @@ def phase_cells(
                     dp=dp,
                     page_size=page_size,
                 )
-                rows = _rows(setting, chosen, batches, engine, refused)
-                if rows:
-                    yield _cells(setting, slice_, usable, rows)
+                yield Laid(setting=setting, slice=slice_, meshes=usable, chosen=tuple(chosen))
 
 
 def wanted_meshes(request: PlanRequest, slice_: Slice, pp: int, dp: int) -> tuple[Mesh, ...]:
@@ -272,7 +291,7 @@ def _product(size: dict[str, int], axes: tuple[str, ...]) -> int:
 
 
 def _rows(
-    setting: PhaseSetting, chosen: list[int], batches: tuple[int, ...], engine: Engine, refused: Counter[str]
+    setting: PhaseSetting, chosen: Sequence[int], batches: tuple[int, ...], engine: Engine, refused: Counter[str]
 ) -> list[tuple[int, int, int]]:
     """Every (mesh, batch, micro-batches) of a setting; what does not divide over an axis lies whole along it."""
     rows = []

@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..hardware_specs.errors import SpecError
 
 PhaseName = Literal["prefill", "decode"]
@@ -33,6 +36,30 @@ class Workload:
     def mean_decode_past(self) -> float:
         """Cached tokens in the middle decode step; exact for sums over steps that are linear in the context."""
         return self.input_tokens + max(self.output_tokens - 1, 0) / 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workloads:
+    """Workloads of candidates that are priced together, each (n,) tokens; (1, ...) where all candidates have all of them."""
+
+    input_tokens: NDArray[np.float64]
+    output_tokens: NDArray[np.float64]
+
+    @property
+    def context_tokens(self) -> NDArray[np.float64]:
+        """As of `Workload`."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def mean_decode_past(self) -> NDArray[np.float64]:
+        """As of `Workload`."""
+        return self.input_tokens + np.maximum(self.output_tokens - 1.0, 0.0) / 2.0
+
+    def take(self, index: NDArray[np.int64]) -> "Workloads":
+        """Those of some candidates; a first dimension of 1 is shared by all."""
+        if len(self.input_tokens) == len(self.output_tokens) == 1:
+            return self
+        return Workloads(input_tokens=self.input_tokens[index], output_tokens=self.output_tokens[index])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from .estimate import estimate
 from .execute import execute
 from .explain import explain
 from .export import export
+from .figures import figures
 from .import_model import import_model
 from .plan import plan
 from .reproduce import reproduce
@@ -22,6 +23,7 @@ from .score import score
 from .serve import serve
 from .show import show
 from .simulate import simulate
+from .whatif import whatif
 
 app = typer.Typer(
     name="shardwise",
@@ -55,6 +57,8 @@ _COMMANDS = (
     plan,
     estimate,
     explain,
+    whatif,
+    figures,
     export,
     check,
     execute,

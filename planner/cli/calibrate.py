@@ -120,10 +120,11 @@ def _tell(
         _show(fits)
         show_kernel_fits(kernels)
     if plot is not None:
-        from ..figures import residual_page, write_page
+        from ..charts.accuracy import kernel_error_chart, residual_chart
+        from .plots import write_plot
 
-        write_page(residual_page(fits, kernels), plot)
-        typer.echo(f"wrote {plot}", err=True)
+        charts = [residual_chart(fits)] if fits else []
+        write_plot(plot, "What the fits leave over", [*charts, *([kernel_error_chart(kernels)] if kernels else [])])
 
 
 def _fit(source: str, output: Path | None, *, show: bool, plot: Path | None, as_json: bool) -> None:

@@ -46,10 +46,10 @@ def plan(
 ) -> None:
     """Choose sharding, batching and KV layout for a model on a pool of chips."""
     from .. import api
-    from .text import check_writable, objective_of, print_refusals, print_result
+    from .plots import check_plot
+    from .text import objective_of, print_refusals, print_result
 
-    if plot is not None:
-        check_writable(plot)
+    check_plot(plot)
     result = api.plan(
         model,
         on,
@@ -84,9 +84,9 @@ def plan(
         print_result(result)
     print_refusals(result)
     if plot is not None and result.plans:
-        from ..figures import frontier_page, write_page
+        from ..charts.frontier import frontier_chart
+        from .plots import write_plot
 
-        write_page(frontier_page(result), plot)
-        typer.echo(f"wrote {plot}", err=True)
+        write_plot(plot, f"{result.model} on {result.on}", [frontier_chart(result)])
     if not result.plans:
         raise typer.Exit(1)

@@ -41,11 +41,12 @@ def score(
 
     from ...validate.measured_csv import ADDED_COLUMNS, read_measured, write_scored
     from ...validate.score_groups import DEFAULT_BY, parse_by
+    from .plots import check_plot
     from .text import check_writable
 
-    for path in (output, plot):
-        if path is not None:
-            check_writable(path)
+    if output is not None:
+        check_writable(output)
+    check_plot(plot)
     table = read_measured(cases)
     columns = None if by is None else parse_by(by, table.columns)
     scored = _score(table, _cores() if jobs is None else jobs)
@@ -54,10 +55,10 @@ def score(
         write_scored(output, [*table.columns, *ADDED_COLUMNS], rows)
         typer.echo(f"{len(scored)} rows written to {output}", err=True)
     if plot is not None:
-        from ..figures import scatter_page, write_page
+        from ..charts.accuracy import scatter_chart
+        from .plots import write_plot
 
-        write_page(scatter_page(scored), plot)
-        typer.echo(f"wrote {plot}", err=True)
+        write_plot(plot, f"Predicted against measured: {cases.name}", [scatter_chart(scored)])
     if as_json:
         typer.echo(json.dumps(_summary(scored, columns or DEFAULT_BY), indent=1, allow_nan=False))
     else:

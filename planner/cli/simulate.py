@@ -102,18 +102,21 @@ def simulate(
         Path | None,
         typer.Option("--benchmark-report", help="Write the run as llm-d's Benchmark Report v0.2: .yaml or .json."),
     ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw batch, cache and queue over time.")] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Serve traffic by a plan: queues, batches, cache, failures; percentiles, goodput and cost."""
     from ..explain import read_result
     from ..replay import compare, fit_step_scale
     from ..serving import simulate as run
+    from .plots import check_plot, write_plot
     from .text import check_writable
 
     for path in (output, series, perfetto, vllm_json, benchmark_report):
         if path is not None:
             check_writable(path)
     _check_suffixes(output, vllm_json, benchmark_report)
+    check_plot(plot)
     result = read_result(file)
     asked: dict[str, Any] = {
         "rank": rank,
@@ -156,6 +159,11 @@ def simulate(
     first = reports[0]
     _write_files(first, output, series, perfetto)
     _write_results(first, result, asked, vllm_json, benchmark_report)
+    if plot is not None:
+        from ..charts.serving import timeline_chart
+
+        name = f"{result.model} on {result.on}"
+        write_plot(plot, f"{name}: a simulated run", [timeline_chart(first, f"{name} over time, seed {seed}")])
     measured = None if trace is None else compare(first, trace, skip_bad_rows=skip_bad_rows)
     _print(reports, measured, as_json=as_json)
 

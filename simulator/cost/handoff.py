@@ -8,6 +8,7 @@ from ...models.reshard import reshard
 from ...models.sizes import Sizes, TokenGroup, ceil_div
 from ...models.types import Array
 from ...models.work import step_work
+from ..types import Workloads
 from .collectives import collective_latency_s, collective_time_s
 from .machine import Machine
 from .phases import PhaseSetting, lower_phase
@@ -48,7 +49,12 @@ def state_moves(before: States, after: States) -> tuple[tuple[str, Collective], 
 
 
 def handoff_s(
-    setting: PhaseSetting, moves: Sequence[tuple[str, Collective]], machine: Machine, n_sequences: float, engine: Engine
+    setting: PhaseSetting,
+    moves: Sequence[tuple[str, Collective]],
+    machine: Machine,
+    n_sequences: Array,
+    engine: Engine,
+    works: Workloads | None = None,
 ) -> Array:
     """Seconds to move the cache of `n_sequences` prompts of one replica, all layers of a kind in one go.
 
@@ -56,10 +62,12 @@ def handoff_s(
     ----------
     setting : the prefill phase that leaves the cache
     moves : what `state_moves` derives
+    works : (n,) workloads in place of the setting's one
     """
     if not moves:
         return 0.0
-    held = TokenGroup(n_sequences=n_sequences, new_tokens=0.0, past_tokens=float(setting.workload.input_tokens))
+    work = works or setting.workload
+    held = TokenGroup(n_sequences=n_sequences, new_tokens=0.0, past_tokens=1.0 * work.input_tokens)
     program = lower_phase(setting, (), engine)
     sizes = Sizes(program, machine.mesh, [held])
     total: Array = 0.0

@@ -37,14 +37,15 @@ class ChipRates:
 
     Parameters
     ----------
-    flop_per_s : dense peak of the kernel's format
-    link_bytes_per_s : of one chip inside its domain, one direction
+    flop_per_s : (...) dense peak of the kernel's format
+    bytes_per_s : (...) HBM bandwidth
+    link_bytes_per_s : (...) of one chip inside its domain, one direction
     n_units : streaming multiprocessors
     """
 
-    flop_per_s: float
-    bytes_per_s: float
-    link_bytes_per_s: float
+    flop_per_s: Array
+    bytes_per_s: Array
+    link_bytes_per_s: Array
     n_units: float
 
 

@@ -18,6 +18,7 @@ from ...models.types import Array
 from .grid import Found, Grid
 from .kernel_families import FAMILIES, HOST_FAMILIES
 from .kernel_forms import ChipRates, Form, KernelTime, Op, Shape, Widths
+from .machine import Speed
 
 _FOLDER = files(__package__) / "fits" / "kernels"
 
@@ -154,9 +155,13 @@ class TimedKernel:
 class KernelTimes:
     """What kernels take on a chip by a fit, which may be another chip's: its corrections over this one's claimed rates."""
 
-    def __init__(self, chip: Chip, fit: KernelFit) -> None:
-        self.chip, self.fit = chip, fit
+    def __init__(self, chip: Chip, fit: KernelFit, speed: Speed | None = None) -> None:
+        self.chip, self.fit, self.speed = chip, fit, speed
         self._families = {family.key: family for family in fit.families}
+
+    def at_speed(self, speed: Speed) -> "KernelTimes":
+        """The same kernels on chips whose rates are `speed` times those claimed."""
+        return KernelTimes(self.chip, self.fit, speed)
 
     @property
     def is_own(self) -> bool:
@@ -169,19 +174,32 @@ class KernelTimes:
 
     def time(self, family: KernelFamily, shape: Shape, dtype: DType, widths: Widths) -> TimedKernel:
         """Seconds of one kernel of a family."""
-        rates = chip_rates(self.chip, dtype)
-        sizes = {np.shape(column) for column in shape.values()} - {()}
+        rates = chip_rates(self.chip, dtype, self.speed)
+        columns = [*shape.values(), rates.flop_per_s, rates.bytes_per_s, rates.link_bytes_per_s]
+        sizes = {np.shape(column) for column in columns} - {()}
         if len(sizes) != 1 or len(only := sizes.pop()) != 1 or only[0] <= _BLOCK:
             made = family.time(shape, rates, widths)
             return TimedKernel(time=made, family=family, outside=family.outside(made.features))
         blocks = [slice(first, first + _BLOCK) for first in range(0, only[0], _BLOCK)]
-        times = [family.time({n: _part(c, block) for n, c in shape.items()}, rates, widths) for block in blocks]
+        times = [
+            family.time({n: _part(c, block) for n, c in shape.items()}, _rates_of(rates, block), widths)
+            for block in blocks
+        ]
         return _joined(family, times, only[0])
 
 
 def _part(column: Array, block: slice) -> Array:
     """A block of the candidates, or what they share."""
     return column if np.ndim(column) == 0 else np.asarray(column)[block]
+
+
+def _rates_of(rates: ChipRates, block: slice) -> ChipRates:
+    return ChipRates(
+        flop_per_s=_part(rates.flop_per_s, block),
+        bytes_per_s=_part(rates.bytes_per_s, block),
+        link_bytes_per_s=_part(rates.link_bytes_per_s, block),
+        n_units=rates.n_units,
+    )
 
 
 def _joined(family: KernelFamily, blocks: Sequence[KernelTime], n: int) -> TimedKernel:
@@ -201,13 +219,14 @@ def _joined(family: KernelFamily, blocks: Sequence[KernelTime], n: int) -> Timed
     )
 
 
-def chip_rates(chip: Chip, dtype: DType) -> ChipRates:
-    """A chip's claims, for kernels that compute in `dtype`."""
+def chip_rates(chip: Chip, dtype: DType, speed: Speed | None = None) -> ChipRates:
+    """A chip's claims, times `speed`, for kernels that compute in `dtype`."""
     links = chip.scale_up.bytes_per_s.value if isinstance(chip.scale_up, Switch) else 0.0
+    times = Speed() if speed is None else speed
     return ChipRates(
-        flop_per_s=chip.peak_flop_per_s(dtype),
-        bytes_per_s=chip.hbm_bytes_per_s.value,
-        link_bytes_per_s=links,
+        flop_per_s=chip.peak_flop_per_s(dtype) * times.flop,
+        bytes_per_s=chip.hbm_bytes_per_s.value * times.hbm,
+        link_bytes_per_s=links * times.links,
         n_units=float(chip.n_compute_units or 1),
     )
 

@@ -18,7 +18,7 @@ from ...models.sizes import Sizes, TokenGroup, batch_prefix, ceil_div
 from ...models.stages import by_stages, is_staged, stage_kinds
 from ...models.types import Array
 from ...models.work import Formats
-from ..types import PhaseName, Workload
+from ..types import PhaseName, Workload, Workloads
 from .machine import Machine, take
 from .memory import MEMORY_PARTS, MemoryBytes, memory_bytes
 from .price import BLOCK, Engine, StepPrice, pass_flop, pass_time_s, price_pass
@@ -63,11 +63,16 @@ class PhasePrice:
     memory: MemoryBytes
 
 
-def token_group(setting: PhaseSetting, n_sequences: Array) -> TokenGroup:
-    """The tokens of one pass: whole prompts, or one token each at the mean context of the decode."""
-    work = setting.workload
+def token_group(setting: PhaseSetting, n_sequences: Array, works: Workloads | None = None) -> TokenGroup:
+    """The tokens of one pass: whole prompts, or one token each at the mean context of the decode.
+
+    Parameters
+    ----------
+    works : of each candidate, in place of the setting's one
+    """
+    work = works or setting.workload
     if setting.phase == "prefill":
-        return TokenGroup(n_sequences=n_sequences, new_tokens=float(work.input_tokens), past_tokens=0.0)
+        return TokenGroup(n_sequences=n_sequences, new_tokens=1.0 * work.input_tokens, past_tokens=0.0)
     return TokenGroup(n_sequences=n_sequences, new_tokens=1.0, past_tokens=work.mean_decode_past)
 
 
@@ -122,11 +127,16 @@ def lower_phase(setting: PhaseSetting, batch_axes: tuple[str, ...], engine: Engi
 
 
 def bind(
-    setting: PhaseSetting, machine: Machine, n_sequences: Array, batch_axes: tuple[str, ...], engine: Engine
+    setting: PhaseSetting,
+    machine: Machine,
+    n_sequences: Array,
+    batch_axes: tuple[str, ...],
+    engine: Engine,
+    works: Workloads | None = None,
 ) -> tuple[ShardedProgram, Sizes]:
-    """The program of a setting, and its sizes for one micro-batch of `n_sequences`."""
+    """The program of a setting, and its sizes for one micro-batch of `n_sequences`; `works` as in `token_group`."""
     program = lower_phase(setting, batch_axes, engine)
-    return program, Sizes(program, machine.mesh, [token_group(setting, n_sequences)])
+    return program, Sizes(program, machine.mesh, [token_group(setting, n_sequences, works)])
 
 
 def price_phase(
@@ -137,24 +147,32 @@ def price_phase(
     *,
     n_microbatches: NDArray[np.float64] | float = 1.0,
     pp: NDArray[np.float64] | None = None,
+    works: Workloads | None = None,
 ) -> PhasePrice:
-    """Price candidates that differ in mesh and batch.
+    """Price candidates that differ in mesh and batch, and in what they serve and how fast their chips are.
+
+    Candidates lie along the first dimension. Dimensions behind it, where there are any, are what every candidate is priced
+    at: workloads and speeds of shape (1, ...), each along its own.
 
     Parameters
     ----------
-    machine : axes (n,) or scalar
-    batch : (n,) sequences over all replicas
-    n_microbatches : (n,) parts a replica's batch is cut into
-    pp : (n,) stages of each, all 1 or none; None is the setting's
+    machine : axes (n, ...) or scalar
+    batch : (n,) sequences over all replicas; (n, 1, ...) where there are dimensions behind
+    n_microbatches : like `batch`, parts a replica's batch is cut into
+    pp : like `batch`, stages of each, all 1 or none; None is the setting's
+    works : (n,) or (1, ...) workloads in place of the setting's one
     """
     n = len(batch)
-    stages = np.full(n, float(setting.pp)) if pp is None else pp
-    n_micro = np.broadcast_to(np.asarray(n_microbatches, np.float64), (n,))
+    stages = np.full(batch.shape, float(setting.pp)) if pp is None else pp
+    n_micro = np.broadcast_to(np.asarray(n_microbatches, np.float64), batch.shape)
     sequences = np.asarray(microbatch_sequences(setting, batch, n_micro), np.float64)
-    prefix = np.broadcast_to(batch_prefix(machine.mesh, sequences), (n,))
+    prefix = np.ravel(np.broadcast_to(batch_prefix(machine.mesh, sequences), batch.shape))
     parts = [np.flatnonzero(prefix == length) for length in np.unique(prefix)]
     if len(parts) == 1:
-        return price_program(setting, machine, sequences, int(prefix[0]), engine, n_micro=n_micro, pp=stages).price
+        made = price_program(
+            setting, machine, sequences, int(prefix[0]), engine, n_micro=n_micro, pp=stages, works=works
+        )
+        return made.price
     prices = [
         price_program(
             setting,
@@ -164,6 +182,7 @@ def price_phase(
             engine,
             n_micro=n_micro[index],
             pp=stages[index],
+            works=None if works is None else works.take(index),
         ).price
         for index in parts
     ]
@@ -189,31 +208,35 @@ def price_program(
     *,
     n_micro: NDArray[np.float64],
     pp: NDArray[np.float64],
+    works: Workloads | None = None,
 ) -> PricedProgram:
     """Price candidates whose batch is cut over the same axes.
 
     Parameters
     ----------
-    sequences : (n,) of one micro-batch
+    sequences : (n, ...) of one micro-batch
     prefix : how many of the axes x, y, z divide them
-    n_micro : (n,) micro-batches
-    pp : (n,) stages, all 1 or none
+    n_micro : (n, ...) micro-batches
+    pp : (n, ...) stages, all 1 or none
+    works : as in `price_phase`
     """
-    program, sizes = bind(setting, machine, sequences, AXES[:prefix], engine)
+    work = works or setting.workload
+    program, sizes = bind(setting, machine, sequences, AXES[:prefix], engine, works)
     prices = price_pass(program, sizes, setting.formats, machine, engine, pp=pp)
     memory = memory_bytes(
         program,
         sizes,
         setting.formats,
-        context=float(setting.workload.context_tokens),
+        context=1.0 * work.context_tokens,
         pp=pp,
         n_microbatches=n_micro,
         page_size=setting.page_size,
         static=engine.static_buffers,
     )
     pass_s = scheduled_pass_s(setting, prices, n_micro, pp)
-    n_passes = 1.0 if setting.phase == "prefill" else float(setting.workload.output_tokens)
-    shape = sequences.shape
+    n_passes: Array = 1.0 if setting.phase == "prefill" else 1.0 * work.output_tokens
+    priced = (pass_s, n_passes, *(getattr(memory, name) for name in MEMORY_PARTS))
+    shape = np.broadcast_shapes(sequences.shape, *(np.shape(column) for column in priced))
     price = PhasePrice(
         pass_s=np.broadcast_to(pass_s, shape),
         latency_s=np.broadcast_to(pass_s * n_passes, shape),
@@ -311,7 +334,7 @@ def _scatter(prices: list[PhasePrice], parts: list[NDArray[np.int64]], n: int) -
     """Put the candidates of each part back into their places."""
 
     def join(fields: list[Array]) -> NDArray[np.float64]:
-        out = np.empty(n)
+        out = np.empty((n, *np.shape(fields[0])[1:]))
         for index, values in zip(parts, fields, strict=True):
             out[index] = values
         return out

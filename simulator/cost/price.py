@@ -207,7 +207,7 @@ def _slowdown(step: Step, constants: Constants) -> float:
 
 def _by_constants(step: Step, part: str, count: Array, setup: _Setup) -> StepPrice:
     """A step at the rates the constants say."""
-    work, constants, chip = setup.work(step), setup.engine.constants, setup.machine.chip
+    work, constants, machine = setup.work(step), setup.engine.constants, setup.machine
     dtype = _computing(step, setup.formats)
     slowdown = _slowdown(step, constants)
     return StepPrice(
@@ -216,8 +216,8 @@ def _by_constants(step: Step, part: str, count: Array, setup: _Setup) -> StepPri
         count=count,
         compute_s=slowdown
         * _issued_flop(step, work, setup)
-        / (chip.peak_flop_per_s(dtype) * constants.matmul_efficiency),
-        memory_s=slowdown * work.hbm_bytes / (chip.hbm_bytes_per_s.value * constants.hbm_efficiency),
+        / (machine.peak_flop_per_s(dtype) * constants.matmul_efficiency),
+        memory_s=slowdown * work.hbm_bytes / (machine.hbm_bytes_per_s * constants.hbm_efficiency),
         comm_s=0.0,
         overhead_s=0.0 if isinstance(step, Append) else constants.kernel_launch_s,
         flop=work.flop,
@@ -327,6 +327,8 @@ def price_pass(
     ----------
     pp : (...) stages; 1 for all candidates or for none
     """
+    if engine.kernels is not None and machine.speed is not None:
+        engine = replace(engine, kernels=engine.kernels.at_speed(machine.speed))
     setup = _Setup(sizes=sizes, formats=formats, machine=machine, engine=engine)
     parts: list[tuple[str, Sequence[Step], Array, _Setup]] = [("first", program.first, 1.0, setup)]
     for block in program.blocks:

@@ -1,0 +1,1 @@
+"""What figures show, worked out from plans, answers, simulations and fits; no plotly here."""
