@@ -31,6 +31,7 @@ accuracy: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/planner_speed.py
+	$(BIN)/python benchmarks/whatif_speed.py
 	$(BIN)/python benchmarks/serving_speed.py
 	$(BIN)/python benchmarks/cpu_execution.py
 	$(BIN)/python benchmarks/explorer_speed.py

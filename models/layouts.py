@@ -166,6 +166,15 @@ class LayoutName:
     experts: ExpertSharding | None = None
 
 
+def layout_text(ffn: str, attention: str, experts: str) -> str:
+    """A layout as the command line writes it; how experts are cut is left out where they are like all else.
+
+    >>> layout_text("ws-2d", "batch", "tensor"), layout_text("dp", "heads", "exchange")
+    ('ws-2d/batch', 'dp/heads/exchange')
+    """
+    return f"{ffn}/{attention}" + (f"/{experts}" if experts != "tensor" else "")
+
+
 def parse_layout(text: str) -> LayoutName:
     """Split ``ws-2d/batch`` or ``dp/heads/exchange`` into feed-forward layout, attention and experts.
 

@@ -85,7 +85,9 @@ def price_slices(
     for cells, priced in _priced(request, slices, phase, engine, rejected, cache_forms):
         setting = cells.setting
         for i in np.unique(cells.mesh):
-            parts[cells.slice].setdefault(shared_key(setting, int(i)), []).append(priced.take(np.flatnonzero(cells.mesh == i)))
+            parts[cells.slice].setdefault(shared_key(setting, int(i)), []).append(
+                priced.take(np.flatnonzero(cells.mesh == i))
+            )
     return {slice_: {key: joined(held) for key, held in groups.items()} for slice_, groups in parts.items()}
 
 

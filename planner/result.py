@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..hardware_specs.errors import SpecError
 from ..models.forms import AXES
-from ..models.layouts import LAYOUTS, AttentionSharding, ExpertSharding
+from ..models.layouts import LAYOUTS, AttentionSharding, ExpertSharding, layout_text
 from ..simulator.cost.roofline import step_time_s
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class PhasePlan(BaseModel):
     @property
     def layout(self) -> str:
         """Feed-forward layout, attention sharding, and how experts are cut if not like all else, as the command line has it."""
-        return f"{self.ffn}/{self.attention}" + (f"/{self.experts}" if self.experts != "tensor" else "")
+        return layout_text(self.ffn, self.attention, self.experts)
 
 
 class UnderLoad(BaseModel):

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 def check_plot(path: Path | None) -> None:
     """Refuse a picture that cannot be made or written, before any work is done."""
+    if path is None:
+        return
     from ..figures import check_picture
     from .text import check_writable
 
-    if path is not None:
-        check_writable(path)
-        check_picture(path)
+    check_writable(path)
+    check_picture(path)
 
 
 def write_plot(path: Path, title: str, charts: "Sequence[AnyChart]", *, command: str = "") -> None:

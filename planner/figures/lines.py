@@ -26,6 +26,8 @@ _MODES = {
 def draw_chart(chart: Chart) -> go.Figure:
     """Panels beside each other, or under each other with one x axis."""
     n = len(chart.panels)
+    if not n:
+        return styled(go.Figure(), chart.title, subtitle="there is nothing to show")
     rows, columns = (n, 1) if chart.stacked else (1, n)
     figure = make_subplots(
         rows=rows,

@@ -195,14 +195,18 @@ def _price_chunk(
 
 def _candidates(held: Sequence[Variants]) -> _Candidates:
     """Every row of every set with each batch it can have."""
-    meshes, sequences, micro, places, offset = [], [], [], [], 0
+    meshes: list[int] = []
+    sequences: list[float] = []
+    micro: list[float] = []
+    places: list[NDArray[np.int64]] = []
+    offset = 0
     for variants in held:
         batch, found = _batch(variants), np.full(variants.allowed.shape, -1)
         for row in range(len(variants.mesh)):
             allowed = variants.allowed[row]
             batches, which = np.unique(batch[row][allowed], return_inverse=True)
             found[row, allowed] = len(meshes) + np.ravel(which)
-            meshes += [variants.mesh[row] + offset] * len(batches)
+            meshes += [int(variants.mesh[row]) + offset] * len(batches)
             sequences += [one / variants.laid.setting.dp for one in batches]
             micro += [variants.n_microbatches[row]] * len(batches)
         places.append(found)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...hardware_specs.cluster import Slice
 from ...hardware_specs.prices import Kind, price_usd_per_h
 from ...hardware_specs.units import format_bytes, format_seconds
+from ...models.layouts import layout_text
 from ...simulator.cost.calibrated import Calibration, calibration_of
 from ...simulator.cost.phases import model_flop_utilization
 from ..request import PlanRequest
@@ -79,7 +80,8 @@ def _phase(chosen: Chosen, name: str) -> _Phase:
 
 
 def _layout(variants: Variants, row: int) -> str:
-    return f"{variants.laid.setting.layout}/{variants.laid.setting.attention}"
+    setting = variants.laid.setting
+    return layout_text(setting.layout, setting.attention, setting.experts)
 
 
 def _mesh(variants: Variants, row: int) -> str:

@@ -11,7 +11,7 @@ from ...hardware_specs.dtypes import parse_dtype
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.units import parse_quantity
 from ...models.catalogue import get_model
-from ...models.layouts import parse_layout_pair
+from ...models.layouts import parse_layout
 from ...simulator.cost.engines import get_engine
 from ..request import MAX_BATCH
 
@@ -99,7 +99,7 @@ def _layout(*fields: str) -> Callable[[str], Value]:
         if len(parts) > len(fields):
             raise SpecError(f"layout {text!r}: write one, e.g. ws-2d/batch{', or PREFILL+DECODE' * (len(fields) > 1)}")
         for part in parts:
-            parse_layout_pair(part)
+            parse_layout(part)
         chosen = parts * len(fields) if len(parts) == 1 else parts
         return Value(text=text, sets=dict(zip(fields, chosen, strict=False)), number=None)
 

@@ -67,7 +67,7 @@ class Tail:
         """The setting of each point, as a place in the dimensions laid out flat."""
         if self.is_product:
             each = [np.searchsorted(self.values[name], getattr(points, name)) for name in _NAMES]
-            return np.ravel_multi_index(tuple(each), self.shape)
+            return np.asarray(np.ravel_multi_index(tuple(each), self.shape), np.int64)
         known = {tuple(row): i for i, row in enumerate(zip(*(self.values[name] for name in _NAMES), strict=True))}
         rows = zip(*(getattr(points, name) for name in _NAMES), strict=True)
         return np.array([known[tuple(row)] for row in rows], np.int64)

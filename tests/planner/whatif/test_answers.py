@@ -218,7 +218,9 @@ def test_other_hardware_chooses_its_own_layouts_and_engine() -> None:
 def test_pools_up_to_a_count_and_two_pools_are_planned_one_by_one() -> None:
     given = {"input_tokens": 100, "output_tokens": 10, "batch": 4}
     alone = plan("gpt2", "l40s:..2", **given).best
-    asked = what_if("gpt2", "l40s", vary=["chips=..2"], input_tokens=100, output_tokens=10, prefill_batch=4, decode_batch=4)
+    asked = what_if(
+        "gpt2", "l40s", vary=["chips=..2"], input_tokens=100, output_tokens=10, prefill_batch=4, decode_batch=4
+    )
     assert asked.rows()[0]["request_latency_s"] == pytest.approx(alone.request_latency_s)
     two = plan("gpt2", "l40s:1", decode_on="l40s:2", **given)
     moved = what_if(two, vary=["input=100,200"]).rows()
@@ -229,7 +231,9 @@ def test_pools_up_to_a_count_and_two_pools_are_planned_one_by_one() -> None:
 
 def test_many_points_are_asked_for_twice() -> None:
     given = {"input_tokens": 10, "output_tokens": 10}
-    with pytest.raises(SpecError, match=r"200 batch x 51 rate = 10,200 points, more than 10,000; vary less, or pass --yes"):
+    with pytest.raises(
+        SpecError, match=r"200 batch x 51 rate = 10,200 points, more than 10,000; vary less, or pass --yes"
+    ):
         what_if("gpt2", "l40s:1", vary=["batch=1..200", "rate=1..51+1"], **given)
 
 
@@ -257,7 +261,9 @@ def test_the_same_inputs_have_the_same_hash_and_others_another() -> None:
 
 
 def test_answers_are_a_frame_with_the_varied_keys_first() -> None:
-    frame = what_if("gpt2", "l40s:1", vary=["weights=fp16,int8", "batch=1,2"], input_tokens=10, output_tokens=10).to_pandas()
+    frame = what_if(
+        "gpt2", "l40s:1", vary=["weights=fp16,int8", "batch=1,2"], input_tokens=10, output_tokens=10
+    ).to_pandas()
     assert list(frame.columns[:4]) == ["weights", "batch", "fits", "reason"]
     assert len(frame) == 4
     assert list(frame.columns).count("weights") == 1

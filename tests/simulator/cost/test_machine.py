@@ -65,7 +65,9 @@ def test_a_chip_at_a_what_if_rate_is_priced_as_one_that_claims_it(
     prices = []
     for one, speed in ((claimed, Speed(**SPEED)), (faster(claimed), None)):
         slice_ = Slice(chip=one, chip_name=one.name, shape=shape)
-        found = [mesh for mesh in meshes(slice_) if mesh.sizes == ((4, 2, 2) if len(shape) == 3 else (np.prod(shape), 1, 1))]
+        found = [
+            mesh for mesh in meshes(slice_) if mesh.sizes == ((4, 2, 2) if len(shape) == 3 else (np.prod(shape), 1, 1))
+        ]
         machine = make_machine(one, found[:1])
         engine = calibration_of(one).engine
         prices.append(price_phase(asked, machine if speed is None else at_speed(machine, speed), batch, engine))
@@ -102,9 +104,7 @@ def test_workloads_as_columns_are_priced_as_one_by_one(phase: PhaseName) -> None
     works = Workloads(input_tokens=np.array([10.0, 2000.0, 10.0]), output_tokens=np.array([1.0, 5.0, 300.0]))
     many = price_phase(setting("llama-3.1-8b", "ws-1d-allreduce", phase), machine, batch, engine, works=works)
     for i in range(3):
-        one = setting(
-            "llama-3.1-8b", "ws-1d-allreduce", phase, int(works.input_tokens[i]), int(works.output_tokens[i])
-        )
+        one = setting("llama-3.1-8b", "ws-1d-allreduce", phase, int(works.input_tokens[i]), int(works.output_tokens[i]))
         alone = price_phase(one, machine, batch[i : i + 1], engine)
         np.testing.assert_allclose(many.latency_s[i], alone.latency_s[0], rtol=1e-12)
         np.testing.assert_allclose(many.memory.kv_cache[i], alone.memory.kv_cache[0], rtol=1e-12)
