@@ -18,7 +18,7 @@ from .points import Points
 from .tail import Tail, make_tail
 
 # Numbers of one pricing call: long enough that numpy does the work, short enough to stay in cache.
-_CHUNK = 16384
+_CHUNK = 131072
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,18 +115,18 @@ def _prompt(tokens: int) -> Workload:
 
 
 def price_variants(held: Sequence[Variants], engine: Engine, forms: dict[States, int]) -> Iterator[Priced]:
-    """Price sets of candidates; those that run one program on one kind of wires together.
+    """Price sets of candidates; those that run one program on one kind of wires together, whatever their stages.
 
     Parameters
     ----------
     forms : numbers the forms the cache takes, added to
     """
-    alike: dict[tuple[PhaseSetting, bool], list[Variants]] = {}
+    alike: dict[tuple[PhaseSetting, bool, bool], list[Variants]] = {}
     for variants in held:
         if variants.allowed.any():
-            first = variants.laid.meshes[0]
-            alike.setdefault((replace(variants.laid.setting, dp=1), first.stages_cross), []).append(variants)
-    for (setting, _), together in alike.items():
+            setting, crosses = variants.laid.setting, variants.laid.meshes[0].stages_cross
+            alike.setdefault((replace(setting, pp=1, dp=1), setting.pp > 1, crosses), []).append(variants)
+    for (setting, _, _), together in alike.items():
         yield from _price_together(setting, together, engine, forms)
 
 
@@ -140,6 +140,7 @@ class _Candidates:
     mesh: NDArray[np.int64]
     sequences: NDArray[np.float64]
     n_microbatches: NDArray[np.float64]
+    pp: NDArray[np.float64]
     places: list[NDArray[np.int64]]
 
 
@@ -180,6 +181,7 @@ def _price_chunk(
         every.sequences[at].reshape(-1, *behind),
         engine,
         n_microbatches=every.n_microbatches[at].reshape(-1, *behind),
+        pp=every.pp[at].reshape(-1, *behind),
         works=tail.works,
     )
     memory = price.memory
@@ -198,6 +200,7 @@ def _candidates(held: Sequence[Variants]) -> _Candidates:
     meshes: list[int] = []
     sequences: list[float] = []
     micro: list[float] = []
+    stages: list[float] = []
     places: list[NDArray[np.int64]] = []
     offset = 0
     for variants in held:
@@ -209,12 +212,14 @@ def _candidates(held: Sequence[Variants]) -> _Candidates:
             meshes += [int(variants.mesh[row]) + offset] * len(batches)
             sequences += [one / variants.laid.setting.dp for one in batches]
             micro += [variants.n_microbatches[row]] * len(batches)
+            stages += [float(variants.laid.setting.pp)] * len(batches)
         places.append(found)
         offset += len(variants.laid.meshes)
     return _Candidates(
         mesh=np.array(meshes, np.int64),
         sequences=np.array(sequences, float),
         n_microbatches=np.array(micro, float),
+        pp=np.array(stages),
         places=places,
     )
 

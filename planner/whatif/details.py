@@ -42,6 +42,7 @@ class _Held:
     machine: Machine
     batch: Column
     n_microbatches: Column
+    pp: Column
     works: Workloads
     crosses: NDArray[np.bool_]
 
@@ -87,11 +88,12 @@ def _is_changed(points: Points) -> NDArray[np.bool_]:
 
 def _by_setting(rows: Sequence[Row], chosen: Index, points: Points) -> list[tuple[PhaseSetting, _Held]]:
     """Chosen phases by what is priced together."""
-    alike: dict[tuple[PhaseSetting, bool], list[int]] = {}
+    alike: dict[tuple[PhaseSetting, bool, bool], list[int]] = {}
     for place in np.unique(chosen):
         laid = rows[place].priced.variants.laid
-        alike.setdefault((replace(laid.setting, dp=1), laid.meshes[0].stages_cross), []).append(int(place))
-    return [(setting, _held(rows, places, chosen, points)) for (setting, _), places in alike.items()]
+        key = (replace(laid.setting, pp=1, dp=1), laid.setting.pp > 1, laid.meshes[0].stages_cross)
+        alike.setdefault(key, []).append(int(place))
+    return [(setting, _held(rows, places, chosen, points)) for (setting, _, _), places in alike.items()]
 
 
 def _held(rows: Sequence[Row], places: Sequence[int], chosen: Index, points: Points) -> _Held:
@@ -114,13 +116,16 @@ def _held(rows: Sequence[Row], places: Sequence[int], chosen: Index, points: Poi
         machine=machine if here.speed is None else at_speed(machine, here.speed),
         batch=batch,
         n_microbatches=micro[own],
+        pp=np.array([v.laid.setting.pp for v in used], float)[own],
         works=here.works,
         crosses=wide[own],
     )
 
 
 def _price(setting: PhaseSetting, held: _Held, engine: Engine) -> Column:
-    price = price_phase(setting, held.machine, held.batch, engine, n_microbatches=held.n_microbatches, works=held.works)
+    price = price_phase(
+        setting, held.machine, held.batch, engine, n_microbatches=held.n_microbatches, pp=held.pp, works=held.works
+    )
     return price.latency_s
 
 
@@ -134,7 +139,7 @@ def _looked_at(setting: PhaseSetting, held: _Held, engine: Engine) -> tuple[Inde
         index = np.flatnonzero(prefix == length)
         machine, works = take(held.machine, index), held.works.take(index)
         program, sizes = bind(setting, machine, sequences[index], AXES[: int(length)], engine, works)
-        steps = price_pass(program, sizes, setting.formats, machine, engine, pp=setting.pp)
+        steps = price_pass(program, sizes, setting.formats, machine, engine, pp=held.pp[index])
         found[index] = np.argmax(_seconds(steps, len(index)), axis=0)
         for step in steps:
             if step.timed is not None:

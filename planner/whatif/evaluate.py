@@ -1,7 +1,7 @@
 """Answer many questions: those that differ in numbers alone are priced together, the rest planned one by one."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,13 +58,10 @@ def _by_chips(asked: Sequence[Question], places: Index) -> list[Index]:
 
 def _answerable(asked: Sequence[Question], places: Index, table: Table) -> Index:
     """Those whose request can be: positions, batches, what the chip claims."""
-    kept = []
     known: dict[tuple[object, ...], str | None] = {}
+    kept = []
     for i in places:
-        key = tuple(getattr(asked[i], name) for name in _ASKED)
-        if key not in known:
-            known[key] = _misasked(asked[i])
-        reason = known[key]
+        reason = next(filter(None, (_remembered(known, asked[i], *check) for check in _CHECKS)), None)
         if reason is None:
             kept.append(i)
         else:
@@ -72,12 +69,21 @@ def _answerable(asked: Sequence[Question], places: Index, table: Table) -> Index
     return np.array(kept, np.int64)
 
 
-_CHANGED = ("link", "network", "hbm_bandwidth", "hbm", "flops")
-_ASKED = ("input_tokens", "context_tokens", "output_tokens", "prefill_batch", "decode_batch", *_CHANGED)
+def _remembered(
+    known: dict[tuple[object, ...], str | None],
+    q: Question,
+    check: Callable[[Question], str | None],
+    fields: tuple[str, ...],
+) -> str | None:
+    """What a check says of the fields it looks at, checked once for each."""
+    key = (check, *(getattr(q, name) for name in fields))
+    if key not in known:
+        known[key] = check(q)
+    return known[key]
 
 
-def _misasked(q: Question) -> str | None:
-    """Why no plan can answer a question, whatever the chips; None where one may."""
+def _misread(q: Question) -> str | None:
+    """Why no plan can serve such requests, whatever the chips; None where one may."""
     if q.prompt_tokens < 1:
         return f"a context of {q.context_tokens} tokens leaves no input beside {q.output_tokens} output tokens"
     if q.prefill_batch is not None and q.decode_batch is not None and q.prefill_batch > q.decode_batch:
@@ -87,11 +93,27 @@ def _misasked(q: Question) -> str | None:
         )
     try:
         check_context(q.described, Workload(input_tokens=q.prompt_tokens, output_tokens=q.output_tokens or 0))
-        for figure in _CHANGED:
-            over_claimed(get_chip(q.hardware or ""), figure, getattr(q, figure))
     except SpecError as error:
         return str(error)
     return None
+
+
+def _unclaimed(figure: str) -> Callable[[Question], str | None]:
+    def check(q: Question) -> str | None:
+        try:
+            over_claimed(get_chip(q.hardware or ""), figure, getattr(q, figure))
+        except SpecError as error:
+            return str(error)
+        return None
+
+    return check
+
+
+_READ = ("input_tokens", "context_tokens", "output_tokens", "prefill_batch", "decode_batch")
+_CHECKS: tuple[tuple[Callable[[Question], str | None], tuple[str, ...]], ...] = (
+    (_misread, _READ),
+    *((_unclaimed(figure), (figure,)) for figure in ("link", "network", "hbm_bandwidth", "hbm", "flops")),
+)
 
 
 class _Part:
