@@ -65,7 +65,8 @@ def latent_params(d_model: int, mixer: LatentMixer) -> int:
     if mixer.indexer is not None:
         heads, width = mixer.indexer.n_heads, mixer.indexer.d_head
         index = (mixer.q_rank or d_model) * heads * width + d_model * (width + heads) + 2 * width
-    return queries + latent + expanded + mixer.n_heads * mixer.d_value * d_model + index
+    out = (1 + mixer.output_gate) * mixer.n_heads * mixer.d_value * d_model
+    return queries + latent + expanded + out + index
 
 
 def _dense_params(width: int, d_ff: int, *, gated: bool, biased: bool) -> int:

@@ -10,7 +10,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "n_kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv", "num_attention_groups"),
     "d_head": ("head_dim", "d_kv", "kv_channels"),
     "d_ff": ("intermediate_size", "n_inner", "d_ff", "ffn_hidden_size", "ffn_dim"),
-    "vocab_size": ("vocab_size",),
+    "vocab_size": ("padded_vocab_size", "vocab_size"),
     "max_context": (
         "max_position_embeddings",
         "n_positions",
@@ -55,7 +55,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "first_name": ("_name_or_path", "name_or_path"),
 }
 # Words whose names may differ in one file: they are no shape, or mean several things.
-MAY_DIFFER = frozenset({"max_context", "activation", "dtype", "first_name", "window"})
+MAY_DIFFER = frozenset({"max_context", "activation", "dtype", "first_name", "window", "vocab_size"})
 
 # Sizes of what is trained, sampled, tokenised or logged; scales and epsilons; how a checkpoint was made.
 _NEUTRAL = """
@@ -89,7 +89,7 @@ _NEUTRAL = """
     is_causal causal_.* mup_.* .*_mup width_scale dim_model_base scale_depth scale_emb beta_fast beta_slow
     bos_.* eos_.* pad_.* boi_.* eoi_.* sep_.* mask_.* unk_.* boa_.* eoa_.* gradient_.* train_.* remove_.*
     attention_multiplier embedding_multiplier residual_multiplier logits_multiplier emb_pdrop embd_pdrop
-    router_aux_loss_coef output_router_logits no_bias_in_.* zero_loss_bias moe_aux_.* logit_scaling
+    router_aux_loss_coef output_router_logits no_bias_in_.* zero_loss_bias moe_aux_.* moe_norm_min swiglu_.* logit_scaling
 """
 # Options of some families that change nothing where they are off.
 _OFF = """

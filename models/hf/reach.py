@@ -40,8 +40,9 @@ def refuse_kind(config: Config, kind: str, known: Sequence[str], *, word: str = 
 
 def window_of(config: Config, traits: Traits) -> int | None:
     """Tokens of the window that is in force; None without, or where it is as long as the context."""
-    size = config.optional("window")
     in_force = config.flag("use_sliding_window", traits.window_by_default)
+    # a class whose window is off may write 0 for it
+    size = config.optional("window", least=1 if in_force else 0)
     context = config.optional("max_context")
     return None if size is None or not in_force or (context is not None and size >= context) else size
 

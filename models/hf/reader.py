@@ -171,6 +171,8 @@ def _text_model(fields: Mapping[str, Any], reading: Reading) -> tuple[Config, Co
         inner, path = inner[word], f"{path}{word}."
         kind = str(inner.get("model_type") or WRAPPERS.get(kind, kind))
     kind = WRAPPERS.get(kind, kind) if path else kind
+    if kind in WRAPPERS and kind not in READERS:
+        raise SpecError(f"{reading.name}: a {kind} holds its text model in text_config, which is missing")
     if kind not in READERS:
         raise _unknown_kind(kind, outer, Config(inner, reading))
     own = {key: value for key, value in inner.items() if value is not None or key not in inherited}

@@ -68,6 +68,7 @@ _ACTIVATIONS: tuple[tuple[str, Activation], ...] = (
     ("relu_squared", "relu2"),
     ("squared_relu", "relu2"),
     ("xielu", "silu"),
+    ("situ", "silu"),
     ("relu", "relu"),
 )
 

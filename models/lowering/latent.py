@@ -30,6 +30,9 @@ class LatentPart:
         out = Form((("H", self._heads), ("Y", ()), ("E", context.layout.stored.axes_of("E"))))
         used_heads = context.forms.per_head(context.layout.used, "H").axes_of("H")
         context.matrix("w_o", out, Form((("H", used_heads), ("Y", ()), ("E", context.layout.used.axes_of("E")))))
+        if mixer.output_gate:
+            stored, used = (self._gate(form) for form in (context.layout.stored, context.layout.used))
+            context.matrix("w_gate", stored, used)
         self._cache()
         context.vector("norm of latent", Form((("O", ()),)))
         if mixer.q_rank:
@@ -41,6 +44,10 @@ class LatentPart:
         used = self._at.forms.per_head(self._at.layout.used, "H").axes_of("H")
         stored = Form(tuple((dim, self._heads if dim == "H" else ()) for dim in letters))
         self._at.matrix(name, stored, Form(tuple((dim, used if dim == "H" else ()) for dim in letters)))
+
+    def _gate(self, form: Form) -> Form:
+        """As queries, with a head's value in the place of Q."""
+        return renamed(self._at.forms.per_head(form, "H"), {"Q": "Y"})
 
     def _queries(self) -> None:
         for name, letter in (("w_uq", "I"), ("w_uqr", "J")):
@@ -80,7 +87,8 @@ class LatentPart:
         if self._mixer.indexer is not None:
             index = [("w_index_k", "index key"), ("w_index_share", "index share")]
             index += [] if self._mixer.q_rank else [("w_index_q", "index q")]
-        return (*queries, ("w_latent", "latent"), ("w_rope", "rotated key"), *index)
+        gate = (("w_gate", "gate"),) if self._mixer.output_gate else ()
+        return (*queries, ("w_latent", "latent"), ("w_rope", "rotated key"), *index, *gate)
 
     def goal(self, out: str) -> Form:
         """See `Part`."""
@@ -90,6 +98,8 @@ class LatentPart:
         letters = {"q low": "D", "latent": "O", "rotated key": "J", "index key": "U", "index share": "A"}
         if out == "index q":
             return Form((("B", batch), ("L", ()), ("A", ()), ("U", ())))
+        if out == "gate":
+            return self._gate(forms.hidden)
         if out in ("q", "q rotated"):
             return renamed(per_head, {"Q": "I" if out == "q" else "J"})
         kept = renamed(forms.kv, {"K": "", "Q": letters[out]})
@@ -119,6 +129,9 @@ class LatentPart:
         (out,) = b.bring([(out, home)])
         (w_uv,) = self._at.weights(("w_uv",), "values")
         (values,) = b.matmul("values", [(out, w_uv)], ("values",), batched="H")
+        if self._mixer.output_gate:
+            (gate,) = b.bring([(made["gate"], values.form)])
+            b.pointwise("gate", "output gate", [values, gate], [values])
         return [(values, "w_o")]
 
     def _expand_queries(self, made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

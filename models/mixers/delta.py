@@ -15,8 +15,8 @@ class DeltaMixer(BaseModel):
     ----------
     n_heads, d_value : value heads
     n_key_heads, d_key : key heads, each of which serves several value heads
-    d_squeezed : width that decay and output gate are made through, a number a channel each (Kimi Linear); 0 where a head
-        has one decay, and the gate is projected at once
+    d_squeezed : width that a decay a channel, and the output gate, are made through (Kimi Linear); 0 where a head has one decay
+    wide_gate : the gate is projected at once all the same
 
     References
     ----------
@@ -31,11 +31,13 @@ class DeltaMixer(BaseModel):
     d_key: int = Field(gt=0)
     d_conv: int = Field(default=4, gt=0)
     d_squeezed: int = Field(default=0, ge=0)
+    wide_gate: bool = False
 
     def recurrence(self, d_model: int) -> Recurrence:
         """Value, gate, write strength and decay a value head; query and key a key head; decay and its bias are vectors."""
         convolved = 2 * self.n_key_heads * self.d_key + self.n_heads * self.d_value
-        gate_and_decay = 0 if self.d_squeezed else self.d_value + 1
+        at_once = self.wide_gate or not self.d_squeezed
+        gate_and_decay = at_once * self.d_value + (0 if self.d_squeezed else 1)
         decays = self.n_heads * (1 + (self.d_value if self.d_squeezed else 1))
         return Recurrence(
             n_heads=self.n_heads,
@@ -44,7 +46,7 @@ class DeltaMixer(BaseModel):
             per_head=self.d_value + 1 + gate_and_decay,
             n_groups=self.n_key_heads,
             per_group=2 * self.d_key,
-            squeezed=2 * self.d_squeezed,
+            squeezed=(1 if at_once else 2) * self.d_squeezed,
             n_convolved=convolved,
             d_conv=self.d_conv,
             n_vector_params=convolved * self.d_conv + decays + self.d_value,

@@ -30,6 +30,7 @@ class LatentMixer(BaseModel):
     kv_rank : width of the latent that is cached; `d_rope` rotated key elements lie beside it
     d_nope, d_rope, d_value : of one head: keys without and with rotation, values
     top_k : keys a query meets where an earlier layer's indexer has picked them
+    output_gate : a projection as wide as what comes out gates it, through a sigmoid
 
     References
     ----------
@@ -46,3 +47,4 @@ class LatentMixer(BaseModel):
     d_value: int = Field(gt=0)
     indexer: Indexer | None = None
     top_k: int | None = Field(default=None, gt=0)
+    output_gate: bool = False

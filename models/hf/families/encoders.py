@@ -73,7 +73,7 @@ def roberta(config: Config) -> Model:
 
 def distilbert(config: Config) -> Model:
     """DistilBERT: half of BERT's layers, and no types of tokens."""
-    config.ignore("sinusoidal_pos_embds", "tie_weights_", "qa_dropout")
+    config.ignore("sinusoidal_pos_embds", "tie_weights_", "tie_word_embeddings")
     d_model = config.count("dim")
     head, logits = _head(config, d_model)
     plain = str((config.items("architectures") or ["ForMaskedLM"])[0]).endswith("Model")
@@ -193,7 +193,7 @@ def switch(config: Config) -> Model:
         "is_gated_act",
         "batch_prioritized_routing",
     )
-    config.ignore("num_selected_experts", "expert_parallel")
+    config.ignore("num_selected_experts", "expert_parallel", "add_router_probs")
     many = ExpertsFfn(
         n_experts=config.count("n_experts"),
         n_experts_per_token=1,

@@ -32,7 +32,8 @@ def gpt2(config: Config) -> Model:
 
 def gpt_bigcode(config: Config) -> Model:
     """StarCoder: GPT-2 with one key-value head."""
-    return _alike(config, _GPT, n_kv_heads=1 if config.flag("multi_query", True) else None)
+    config.ignore("n_kv_heads", "attention_softmax_in_fp32", "scale_attention_softmax_in_fp32")
+    return _alike(config, _GPT, n_kv_heads=1 if config.flag("multi_query", True) else config.count("n_heads"))
 
 
 def gptj(config: Config) -> Model:
@@ -133,7 +134,7 @@ def falcon(config: Config) -> Model:
         positions="alibi" if config.flag("alibi", False) else "rope",
         tied=True,
     )
-    config.ignore("apply_residual_connection_post_layernorm")
+    config.ignore("apply_residual_connection_post_layernorm", "multi_query")
     return _alike(config, traits, n_kv_heads=kv_heads)
 
 

@@ -14,7 +14,7 @@ from ..decoder import assemble, attention, dense, experts, n_layers
 from ..reach import layer_types, refuse_kind
 from ..sparse import sparse_layers
 from ..traits import Traits
-from .latent import feed_forward, latent
+from .latent import bias_params, feed_forward, latent
 from .recurrent import inner_width, mamba2_mixer, time_step_rank
 
 _ATTENTION = ("attention", "full_attention", "*")
@@ -53,6 +53,7 @@ def jamba(config: Config) -> Model:
     whole, wide = attention(config, traits), dense(config, traits)
     many = config.count("n_experts", 16) > 1
     ffn = experts(config, traits, d_ff=config.count("d_ff"), d_ff_shared=0) if many else wide
+    config.ignore("n_experts_per_token")
     return assemble(
         config,
         traits,
@@ -83,7 +84,7 @@ def nemotron_h(config: Config) -> Model:
         ),
         "*": lambda: Block(mixer=attention(config, traits)),
         "-": lambda: Block(ffn=dense(config, traits)),
-        "E": lambda: Block(ffn=_latent_experts(config, traits)),
+        "E": lambda: _latent_experts(config, traits),
     }
     if unknown := next((one for one in pattern if one not in makers), None):
         raise refuse_kind(config, unknown, tuple(makers), word="hybrid_override_pattern")
@@ -97,10 +98,15 @@ def nemotron_h(config: Config) -> Model:
     return assemble(config, traits, [made[letter] for letter in pattern])
 
 
-def _latent_experts(config: Config, traits: Traits) -> ExpertsFfn:
+def _latent_experts(config: Config, traits: Traits) -> Block:
     shared = config.optional("d_ff_shared", least=0) if (config.optional("n_shared_experts", least=0) or 0) else 0
     ffn = experts(config, traits, d_ff_shared=shared)
-    return ffn.model_copy(update={"d_latent": config.optional("moe_latent_size")})
+    narrow = config.optional("moe_latent_size")
+    # biases of the shared part, and of the projections to and from what the routed ones work in
+    biases = config.flag("mlp_bias", False) * (
+        ffn.d_ff_shared + config.count("d_model") * (1 if narrow is None else 2) + (narrow or 0)
+    )
+    return Block(ffn=ffn.model_copy(update={"d_latent": narrow}), n_other_params=biases)
 
 
 def granite_hybrid(config: Config) -> Model:
@@ -186,13 +192,28 @@ def kimi_linear(config: Config) -> Model:
         d_key=width,
         d_conv=part.optional("short_conv_kernel_size") or config.count("linear_conv_kernel_dim", 4),
         d_squeezed=width,
+        wide_gate=part.flag("use_full_rank_gate", False),
     )
     kinds = layer_types(config, count) or _listed_kinds(config, part, count)
     part.ignore_all()
     traits = Traits(positions="none")
-    mixers = _mixers(config, kinds, latent(config), delta)
-    parts = zip(mixers, feed_forward(config, traits), strict=True)
-    return assemble(config, traits, [Block(mixer=mixer, ffn=ffn) for mixer, ffn in parts])
+    whole = latent(config)
+    biases, residual = bias_params(config, whole), _attention_residual(config)
+    narrow = config.optional("routed_expert_hidden_size")
+    normed = narrow if narrow and config.flag("latent_moe_use_norm", True) else 0
+    blocks = []
+    for mixer, ffn in zip(_mixers(config, kinds, whole, delta), feed_forward(config, traits), strict=True):
+        others = residual + (biases if mixer is whole else 0)
+        if isinstance(ffn, ExpertsFfn):
+            ffn, others = ffn.model_copy(update={"d_latent": narrow}), others + normed
+        blocks.append(Block(mixer=mixer, ffn=ffn, n_other_params=others))
+    return assemble(config, traits, blocks, n_other_params=residual // 2)
+
+
+def _attention_residual(config: Config) -> int:
+    """Kimi-K3 weighs earlier residuals before both parts of a block, and once at the end: a norm and a query each."""
+    config.ignore("activation_situ_beta", "activation_situ_linear_beta")
+    return 4 * config.count("d_model") if config.optional("attn_res_block_size") else 0
 
 
 def _listed_kinds(config: Config, part: Config, count: int) -> list[str]:

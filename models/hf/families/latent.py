@@ -33,6 +33,7 @@ def latent(config: Config) -> LatentMixer:
         d_rope=config.count("qk_rope_head_dim"),
         d_value=config.count("v_head_dim"),
         indexer=indexer,
+        output_gate=config.flag("mla_use_output_gate", False),
     )
 
 

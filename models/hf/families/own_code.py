@@ -48,6 +48,14 @@ def apertus(config: Config) -> Model:
     )
 
 
+def bitnet(config: Config) -> Model:
+    """BitNet: norms before what leads out of attention and out of the feed-forward part."""
+    traits = replace(LLAMA, ffn_bias=False, activation="relu2")
+    mixer, ffn = attention(config, traits), dense(config, traits)
+    others = mixer.n_heads * mixer.d_head + ffn.d_ff
+    return assemble(config, traits, [Block(mixer=mixer, ffn=ffn, n_other_params=others)] * n_layers(config))
+
+
 def deci(config: Config) -> Model:
     """DeciLM: each layer has its own number of key-value heads."""
     ffn = dense(config, LLAMA)

@@ -32,7 +32,6 @@ TRAITS: dict[str, Traits] = {
     "smollm3": replace(LLAMA, tied=True, window_by_default=False),
     "arcee": replace(LLAMA, gated=False, activation="relu2"),
     "nemotron": replace(LLAMA, norm="layernorm", norm_bias=True, gated=False, activation="relu2"),
-    "bitnet": replace(LLAMA, ffn_bias=False, activation="relu2"),
     "hunyuan_v1_dense": replace(LLAMA, ffn_bias=False, qk_norm=True),
     "mistral": BARE,
     "ministral": BARE,
