@@ -4,26 +4,17 @@ import re
 from functools import cache
 from importlib.resources import files
 
-import yaml
-
-from ..hardware_specs.documents import read_yaml
 from ..hardware_specs.errors import SpecError, UnknownNameError
 from ..hardware_specs.names import index_by_name, name_key
 from .description import Biases, Model
+from .paths import model_at, path_of
+from .written import read_model
 
 _HIDDEN, _LAYERS, _HEADS = (rf"(?P<{key}>[1-9]\d*)" for key in ("hidden", "layers", "heads"))
 _GPT_SHAPE = re.compile(
     rf"gpt[^()]*\(\s*h\s*=\s*{_HIDDEN}\s*,\s*L\s*=\s*{_LAYERS}\s*(?:,\s*heads\s*=\s*{_HEADS}\s*)?\)", re.IGNORECASE
 )
 _GPT_NAME = re.compile(rf"gpt-h{_HIDDEN}-l{_LAYERS}(?:-heads{_HEADS})?", re.IGNORECASE)
-
-
-def read_model(text: str, origin: str) -> Model:
-    """Read one model from YAML; `origin` names the file in errors."""
-    try:
-        return Model.model_validate(read_yaml(text))
-    except (yaml.YAMLError, ValueError) as error:
-        raise SpecError(f"{origin}: {error}") from error
 
 
 @cache
@@ -84,6 +75,7 @@ def gpt_model(d_model: int, n_layers: int, n_heads: int | None = None) -> Model:
 def get_model(name: str) -> Model:
     """Find a model by catalogue name or alias, whatever its case, punctuation, bracketed remarks or organisation.
 
+    A path to a description in YAML, to a Hugging Face config.json, or to a directory that holds one is read.
     A name such as ``GPT-20B (h=6144,L=44)``, optionally with ``,heads=48``, defines a GPT of that shape.
 
     Examples
@@ -93,10 +85,13 @@ def get_model(name: str) -> Model:
 
     Raises
     ------
+    SpecError : there is no such file, or it describes no model
     UnknownNameError : the name is in no list; names the nearest
     """
     if shape := _GPT_SHAPE.fullmatch(name.strip()) or _GPT_NAME.fullmatch(name.strip()):
         return gpt_model(int(shape["hidden"]), int(shape["layers"]), int(shape["heads"]) if shape["heads"] else None)
+    if (path := path_of(name)) is not None:
+        return model_at(path)
     known = _index().get(name_key(name)) or _index().get(name_key(name.rpartition("/")[2]))
     if known is None:
         raise UnknownNameError("model", name, load_models())

@@ -192,7 +192,7 @@ def _checked(request: PlanRequest, pairs: list[Pair]) -> tuple[Plan, ...]:
 def _result(request: PlanRequest, found: Found, plans: tuple[Plan, ...], frontier: tuple[Plan, ...]) -> PlanResult:
     return PlanResult(
         version=__version__,
-        model=request.model.name,
+        model=request.model_reference,
         on=request.on,
         workload=WorkloadShape(
             input_tokens=request.workload.input_tokens, output_tokens=request.workload.output_tokens

@@ -10,6 +10,7 @@ from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
 from ..models.description import Model
 from ..models.layouts import parse_layout
+from ..models.paths import path_of
 from ..models.work import Formats, default_formats
 from ..simulator.cost.calibrated import Calibration, calibration_of, default_engine
 from ..simulator.cost.engines import get_engine
@@ -35,6 +36,7 @@ class PlanRequest:
     formats : weight and cache formats to try
     prefill_layouts, decode_layouts : (feed-forward, attention) pairs to allow, None for all
     memory_share : part of HBM a plan may fill
+    model_path : the file the model was read from, empty for one of the catalogue
     """
 
     model: Model
@@ -59,6 +61,12 @@ class PlanRequest:
     engine: str | None = None
     bound: bool = False
     memory_share: float = DEFAULT_MEMORY_SHARE
+    model_path: str = ""
+
+    @property
+    def model_reference(self) -> str:
+        """What finds the model again: its path if it was read from one, else its name."""
+        return self.model_path or self.model.name
 
     @property
     def is_pinned(self) -> bool:
@@ -122,6 +130,7 @@ def make_request(
     SpecError : anything that does not exist, does not fit, or is no number
     """
     described = get_model(model) if isinstance(model, str) else model
+    path = path_of(model) if isinstance(model, str) else None
     slices = parse_pool(on)
     decode_slices = parse_pool(decode_on) if decode_on is not None else slices
     workload = Workload(input_tokens=input_tokens, output_tokens=output_tokens)
@@ -166,6 +175,7 @@ def make_request(
         engine=engine,
         bound=bound,
         memory_share=share,
+        model_path="" if path is None else str(path.resolve()),
     )
 
 

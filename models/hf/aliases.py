@@ -10,7 +10,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "n_kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv", "num_attention_groups"),
     "d_head": ("head_dim", "d_kv", "kv_channels"),
     "d_ff": ("intermediate_size", "n_inner", "d_ff", "ffn_hidden_size", "ffn_dim"),
-    "vocab_size": ("padded_vocab_size", "vocab_size"),
+    "vocab_size": ("vocab_size", "padded_vocab_size"),
     "max_context": (
         "max_position_embeddings",
         "n_positions",
@@ -59,11 +59,11 @@ MAY_DIFFER = frozenset({"max_context", "activation", "dtype", "first_name", "win
 
 # Sizes of what is trained, sampled, tokenised or logged; scales and epsilons; how a checkpoint was made.
 _NEUTRAL = """
-    .*_token_id .*_token_ids .*_token_index .*_token .*_tokens_ids .*dropout.* .*_pdrop .*_loss .*_loss_.*
-    aux_.* .*initializer.* init_.* .*_eps .*_epsilon eps epsilon output_.* return_dict.* use_return_dict
-    torchscript use_bfloat16 pruned_heads architectures auto_map transformers_version .*_version model_type _.*
-    id2label label2id num_labels problem_type finetuning_task task_specific_params tokenizer_class prefix
-    is_decoder is_encoder_decoder add_cross_attention cross_attention_hidden_size tie_encoder_decoder
+    .*_token_id .*_token_ids .*_token_index .*dropout.* .*_pdrop .*_loss .*_loss_.* aux_.* .*initializer.*
+    init_.* .*_eps .*_epsilon eps epsilon output_.* return_dict.* use_return_dict torchscript use_bfloat16
+    pruned_heads architectures auto_map transformers_version .*_version model_type _.* id2label label2id
+    num_labels problem_type finetuning_task task_specific_params tokenizer_class prefix is_decoder
+    is_encoder_decoder add_cross_attention cross_attention_hidden_size tie_encoder_decoder
     chunk_size_feed_forward use_cache cache_implementation pretraining_tp slow_but_exact .*_softcapping
     .*softcap.* logits_scaling logit_scale query_pre_attn_scalar rope_theta rope_.*theta .*_rope_theta
     rope_local_base_freq rotary_.* partial_rotary_factor.* rotary rope_.*interleave.* use_mrope mrope_.*
@@ -71,7 +71,7 @@ _NEUTRAL = """
     scale_attn.* embd_layer_norm attn_implementation .*attn_implementation dense_act_fn routed_scaling_factor
     .*_scaling_factor scoring_func topk_method norm_topk_prob n_group topk_group num_expert_group seq_aux
     router_.* .*jitter.* moe_router_.* moe_renormalize moe_loss_weight moe_normalize_expert_weights ep_size
-    expert_group.* use_grouped_topk swiglu_limit.* hc_eps hc_sinkhorn_iters scale_fmt time_step_.* rescale_.*
+    expert_group.* use_grouped_topk swiglu_limit.* hc_eps hc_sinkhorn_iters scale_fmt rescale_.*
     residual_in_fp32 use_mambapy use_mamba_kernels mamba_hidden_act chunk_size mamba_chunk_size
     num_logits_to_keep calc_logits_for_entire_prompt use_associative_scan A_initializer_range clip_qkv
     alibi_bias_max attn_impl attn_type attn_uses_sequence_id prefix_lm softmax_scale qk_ln low_precision.*
@@ -85,11 +85,13 @@ _NEUTRAL = """
     initial_context_length floor_scale attn_scale attn_temperature_tuning use_bidirectional.* mm_.* image_.*
     video_.* audio_.* vision_feature.* spatial_merge_size projector_.* relative_attention_max_distance
     deepstack.* norm_before_gate mlp_activation_.* rope use_rope use_pos_enc compress_rope_theta token_type_.*
-    max_new_tokens keys_to_ignore.* hidden_size_per_attention_head time_.*_init_scheme use_conv_bias_.*
-    is_causal causal_.* mup_.* .*_mup width_scale dim_model_base scale_depth scale_emb beta_fast beta_slow
-    bos_.* eos_.* pad_.* boi_.* eoi_.* sep_.* mask_.* unk_.* boa_.* eoa_.* gradient_.* train_.* remove_.*
-    attention_multiplier embedding_multiplier residual_multiplier logits_multiplier emb_pdrop embd_pdrop
-    router_aux_loss_coef output_router_logits no_bias_in_.* zero_loss_bias moe_aux_.* moe_norm_min swiglu_.* logit_scaling
+    max_new_tokens keys_to_ignore.* hidden_size_per_attention_head use_conv_bias_.* is_causal causal_.* mup_.*
+    .*_mup width_scale dim_model_base scale_depth scale_emb beta_fast beta_slow bos_.* eos_.* pad_.* boi_.*
+    eoi_.* sep_.* mask_.* unk_.* boa_.* eoa_.* gradient_.* train_.* remove_.* attention_multiplier
+    embedding_multiplier residual_multiplier logits_multiplier emb_pdrop embd_pdrop router_aux_loss_coef
+    output_router_logits no_bias_in_.* zero_loss_bias moe_aux_.* moe_norm_min swiglu_.* logit_scaling
+    time_step_(?:min|max|floor|limit|scale|init_scheme)
+    (?:image|video|audio|vision|media|mask|suppress|begin_suppress)_.*tokens?
 """
 # Options of some families that change nothing where they are off.
 _OFF = """

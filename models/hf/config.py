@@ -187,7 +187,7 @@ class Config:
 
     def lacks(self, words: Sequence[str]) -> list[str]:
         """Those of `words` that the file does not hold, by their usual names."""
-        return [names_of(word)[-1 if word == "vocab_size" else 0] for word in words if not self.has(word)]
+        return [names_of(word)[0] for word in words if not self.has(word)]
 
     def _written(self, word: str, *, bare: bool = False) -> str:
         names = names_of(word)

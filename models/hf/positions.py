@@ -6,6 +6,7 @@ from .config import Config
 
 # Kinds of RoPE scaling that stretch what the file gives; the others are counted in it already.
 _STRETCHED = ("linear", "dynamic", "ntk")
+_MOST_STRETCH = 1e6
 
 
 def _scalings(config: Config) -> list[Config]:
@@ -37,7 +38,7 @@ def max_context(config: Config, *, stretched: bool = True) -> int | None:
     for scaling in _scalings(config):
         kind: Any = scaling.value("rope_type") or scaling.value("type")
         factor = scaling.value("factor")
-        if not isinstance(factor, int | float) or isinstance(factor, bool) or factor <= 1:
+        if not isinstance(factor, int | float) or isinstance(factor, bool) or not 1 < factor <= _MOST_STRETCH:
             continue
         trained = scaling.optional("original_max_position_embeddings") or context
         if kind == "yarn" and trained is not None:

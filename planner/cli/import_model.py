@@ -33,7 +33,7 @@ def import_model(
     if found.unknown_fields:
         typer.echo(f"unknown fields, which changed nothing: {', '.join(found.unknown_fields)}", err=True)
     if output is not None:
-        from ...models.hf.written import write_model
+        from ...models.written import write_model
 
         write_model(found.model, output)
         typer.echo(f"written to {output}", err=True)

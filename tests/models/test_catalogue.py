@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.hardware_specs.errors import SpecError, UnknownNameError
-from shardwise.models.catalogue import get_model, gpt_model, load_models, read_model
+from shardwise.models.catalogue import get_model, gpt_model, load_models
 from shardwise.models.description import Model
 from shardwise.models.mixers.attention import AttentionMixer
+from shardwise.models.written import read_model
 
 MODELS = list(load_models().values())
 NOT_END_TO_END = ("kernel_", "prices")

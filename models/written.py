@@ -6,9 +6,23 @@ from typing import Any
 
 import yaml
 
-from ...hardware_specs.documents import write_atomically
-from ..blocks import Block
-from ..description import Model
+from ..hardware_specs.documents import read_yaml, write_atomically
+from ..hardware_specs.errors import SpecError
+from .blocks import Block
+from .description import Model
+
+
+def read_model(text: str, origin: str) -> Model:
+    """Read one model from YAML; `origin` names the file in errors.
+
+    Raises
+    ------
+    SpecError : the text is no YAML, or no model
+    """
+    try:
+        return Model.model_validate(read_yaml(text))
+    except (yaml.YAMLError, ValueError) as error:
+        raise SpecError(f"{origin}: {error}") from error
 
 
 def model_yaml(model: Model) -> str:
