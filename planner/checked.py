@@ -62,12 +62,18 @@ class CheckedRun(BaseModel):
         """Whether every judged figure lies in its interval."""
         return all(figure.is_inside for figure in self.figures if figure.judged)
 
+    @property
+    def mean_error(self) -> float | None:
+        """Mean of abs(predicted / measured - 1) over the judged figures; None where none is."""
+        errors = [abs(1.0 / figure.ratio - 1.0) for figure in self.figures if figure.judged]
+        return sum(errors) / len(errors) if errors else None
+
     def document(self) -> dict[str, Any]:
         """As JSON has it, with what follows from the fields."""
         made: dict[str, Any] = self.model_dump()
         for row, figure in zip(made["figures"], self.figures, strict=True):
             row |= {"ratio": figure.ratio, "inside": figure.is_inside}
-        return made | {"inside": self.is_inside}
+        return made | {"inside": self.is_inside, "mean_error": self.mean_error}
 
 
 def advice(figures: tuple[CheckedFigure, ...], phases: tuple[PhasePlan, ...], *, can_replay: bool) -> tuple[str, ...]:

@@ -84,8 +84,11 @@ def _print(found: "CheckedRun") -> None:
     out.print(made, highlight=False)
     for name, said in {figure.name: f"{figure.word}, {figure.definition}" for figure in found.figures}.items():
         out.print(f"{name}: {found.tool}'s {said}", highlight=False, soft_wrap=True)
-    if found.is_inside:
-        out.print("every judged figure lies inside the 90 % interval", highlight=False)
+    if found.mean_error is not None:
+        judged = [figure for figure in found.figures if figure.judged]
+        inside = sum(figure.is_inside for figure in judged)
+        said = "every judged figure lies" if inside == len(judged) else f"{inside} of {len(judged)} judged figures lie"
+        out.print(f"{said} inside the 90 % interval; mean error {found.mean_error:.3f}", highlight=False)
     for sentence in found.advice:
         out.print(f"recalibrate: {sentence}", highlight=False, soft_wrap=True)
 

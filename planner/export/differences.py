@@ -42,32 +42,29 @@ def _of_the_plan(launch: Launch, table: FlagTable) -> Iterator[str]:
 
 
 def _of_weights(launch: Launch, table: FlagTable) -> Iterator[str]:
-    planned, native = launch.weights, launch.native_weights
+    planned, native, made = launch.weights, launch.native_weights, made_while_loading(launch, table)
     if launch.is_users:
-        yield f"the plan has weights in {_formats(planned)}; their format is what {launch.checkpoint} comes in"
-    elif native is not None and planned != native and made_while_loading(launch, table) is None:
+        yield f"the plan has weights in {planned}; their format is what {launch.checkpoint} comes in"
+    elif made is not None:
+        yield f"{table.name} quantises matrices alone: embedding and logits, planned in {planned.ends}, stay as they come"
+    elif native is not None and planned != native:
         yield (
-            f"the plan has weights in {_formats(planned)}, {launch.checkpoint} comes in {_formats(native)}, and {table.name} "
-            "does not make the one of the other while loading; name a checkpoint that has them with --checkpoint"
+            f"the plan has weights in {planned}, {launch.checkpoint} comes in {native}, and {table.name} does not make the one "
+            "of the other while loading; name a checkpoint that has them with --checkpoint"
         )
-    elif planned[0] in _FLOATS and planned[0] != launch.decode.activations:
+    elif planned.most in _FLOATS and planned.most != launch.decode.activations:
         yield (
-            f"the plan has weights in {planned[0]} and activations in {launch.decode.activations}; {table.name} keeps weights "
-            "that are not quantised in the format of the activations"
+            f"the plan has weights in {planned} and activations in {launch.decode.activations}; {table.name} keeps weights that "
+            "are not quantised in the format of the activations"
         )
-
-
-def _formats(pair: tuple[str, str]) -> str:
-    weights, experts = pair
-    return weights if weights == experts else f"{weights} (experts {experts})"
 
 
 def made_while_loading(launch: Launch, table: FlagTable) -> str | None:
     """The format an engine is told to turn the weights into, where the plan has another than the checkpoint comes in."""
     planned, native = launch.weights, launch.native_weights
-    if launch.is_users or native is None or planned == native or planned[0] != planned[1]:
+    if launch.is_users or native is None or planned == native or not planned.is_one:
         return None
-    return table.format("weights", planned[0])
+    return table.format("weights", planned.most)
 
 
 def _of_cache(launch: Launch, table: FlagTable) -> Iterator[str]:

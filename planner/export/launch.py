@@ -12,6 +12,7 @@ from ...hardware_specs.documents import read_yaml
 from ...hardware_specs.errors import SpecError
 from ...models.catalogue import get_model
 from ...models.description import Model
+from ...models.work import default_formats
 from ...simulator.engine.deployment import Role
 from ..deploy import ReplicaLimits, ServingOptions, replica_limits
 from ..result import PhasePlan, Plan, PlanResult, UnderLoad, WorkloadShape
@@ -66,6 +67,27 @@ class Servers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightFormats:
+    """Formats of weights: most of them, and those of mixers, experts, and the ends (embedding, logits, norms, biases)."""
+
+    most: str
+    mixers: str
+    experts: str
+    ends: str
+
+    def __str__(self) -> str:
+        """Most, and what differs."""
+        others = {"mixers": self.mixers, "experts": self.experts, "ends": self.ends}
+        own = ", ".join(f"{name} {dtype}" for name, dtype in others.items() if dtype != self.most)
+        return f"{self.most} ({own})" if own else self.most
+
+    @property
+    def is_one(self) -> bool:
+        """Whether all are alike."""
+        return {self.most, self.mixers, self.experts, self.ends} == {self.most}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """What is to be started, and what was predicted of it.
 
@@ -73,7 +95,7 @@ class Launch:
     ----------
     checkpoint : what the engine loads; `is_users` where the user named it
     heads : attention and K/V heads, None where the model is in no catalogue
-    native_weights : the formats its checkpoint comes in, of the weights and of the experts; None where nobody knows
+    native_weights : the formats its checkpoint comes in, None where nobody knows
     max_model_len : tokens of the longest request
     ttft_s, tpot_s : limits the plan was made for
     under_load : the traffic it was made for
@@ -83,7 +105,7 @@ class Launch:
     checkpoint: str
     is_users: bool
     heads: tuple[int, int] | None
-    native_weights: tuple[str, str] | None
+    native_weights: WeightFormats | None
     servers: tuple[Servers, ...]
     max_model_len: int
     work: WorkloadShape
@@ -97,16 +119,12 @@ class Launch:
         return self.plan.decode
 
     @property
-    def weights(self) -> tuple[str, str]:
-        """Planned formats of the weights and of the experts."""
-        return self.decode.weights, self.decode.expert_weights
-
-    @property
-    def format_words(self) -> str:
-        """Formats of weights and cache in words; experts where they have their own."""
-        weights, experts = self.weights
-        own = f" (experts {experts})" if experts != weights else ""
-        return f"weights {weights}{own}, cache {self.decode.kv_dtype}"
+    def weights(self) -> WeightFormats:
+        """Planned formats of the weights."""
+        decode = self.decode
+        return WeightFormats(
+            most=decode.weights, mixers=decode.mixer_weights, experts=decode.expert_weights, ends=decode.end_weights
+        )
 
     @property
     def under_load(self) -> UnderLoad | None:
@@ -168,7 +186,7 @@ def make_launch(result: PlanResult, rank: int, options: LaunchOptions, model: Mo
         checkpoint=_checkpoint(result.model, model, options.checkpoint),
         is_users=options.checkpoint is not None,
         heads=None if model is None else _heads(model),
-        native_weights=None if model is None else (model.weights_dtype, model.expert_dtype or model.weights_dtype),
+        native_weights=None if model is None else _native(model),
         servers=tuple(_servers(role, phases, model, plan, result.workload, options) for role, phases in roles),
         max_model_len=options.max_model_len or _longest(result.workload, model),
         work=result.workload,
@@ -182,6 +200,14 @@ def _heads(model: Model) -> tuple[int, int] | None:
     """Heads of the widest attention, and how many of them have keys and values of their own; None without any."""
     counts = [head_counts(model, block) for block in model.kinds.values() if block.mixer is not None]
     return max((pair for pair in counts if min(pair) > 0), default=None)
+
+
+def _native(model: Model) -> WeightFormats:
+    """The formats a model ships in."""
+    shipped = default_formats(model)
+    own = (shipped.own_mixers, shipped.own_experts, shipped.own_ends)
+    mixers, experts, ends = (shipped.weights.name if dtype is None else dtype.name for dtype in own)
+    return WeightFormats(most=shipped.weights.name, mixers=mixers, experts=experts, ends=ends)
 
 
 def _find(name: str) -> Model | None:

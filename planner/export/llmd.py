@@ -36,7 +36,10 @@ def llmd_values(launch: Launch, table: FlagTable, comments: Sequence[str]) -> st
     }
     values["decode"] = _part(launch, table, *(cuts.get("both") or cuts["decode"]))
     values["prefill"] = _part(launch, table, *cuts["prefill"]) if launch.is_split else {"create": False}
-    return manifest([*comments, "# helm install NAME llm-d-modelservice/llm-d-modelservice -f this-file"], values)
+    says = [
+        "# helm install NAME llm-d-modelservice/llm-d-modelservice -f this-file; the secret hf-token holds HF_TOKEN"
+    ]
+    return manifest([*comments, *says], values)
 
 
 def _proxy(launch: Launch) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def _plan(launch: Launch) -> list[str]:
         )
     work = launch.work
     return [
-        f"{launch.model}: {' and '.join(parts)}; {work.input_tokens} tokens in, {work.output_tokens} out, {launch.format_words}"
+        f"{launch.model}: {' and '.join(parts)}; {work.input_tokens} tokens in, {work.output_tokens} out, "
+        f"weights {launch.weights}, cache {launch.decode.kv_dtype}"
     ]
 
 

@@ -74,6 +74,8 @@ def test_a_run_that_is_twice_as_slow_is_outside_and_one_factor_is_named(planned,
     assert not found.is_inside
     assert any("2.00 times what is predicted, one factor" in said and "--fit-steps" in said for said in found.advice)
     document = found.document()
+    # predicted / measured - 1
+    assert document["mean_error"] == pytest.approx(0.5, abs=0.01)
     assert document["inside"] is False
     assert all(row["low"] <= row["predicted"] for row in document["figures"])
 

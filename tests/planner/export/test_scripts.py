@@ -60,6 +60,13 @@ def test_scripts_of_gpu_plans_are_bash_and_use_flags_of_the_table_alone(gpu_plan
         assert not set(own) & set(table.gone)
 
 
+def test_a_tpu_s_script_uses_flags_of_the_table_alone(torus):
+    made = exported(torus, "vllm")
+    table, _ = load_table("vllm")
+    for words in commands(made.text, "vllm serve"):
+        assert set(flags(words)) <= {*table.flags.values(), *table.server_flags.values()}
+
+
 def test_vllm_flags_are_those_of_its_own_parser(any_plan, shared_dir):
     listed = json.loads((shared_dir / "engines" / "vllm-0.33.0.json").read_text())
     known = {name for entry in listed for name in entry["flags"]}
@@ -239,7 +246,7 @@ def test_a_user_s_weights_keep_their_format(staged):
 
 def test_weights_nobody_makes_while_loading_are_said(dense):
     plan = dense.plans[0]
-    int4 = {"weights": "int4", "expert_weights": "int4"}
+    int4 = dict.fromkeys(("weights", "mixer_weights", "expert_weights", "end_weights"), "int4")
     narrow = {name: getattr(plan, name).model_copy(update=int4) for name in ("prefill", "decode")}
     made = exported(dense.model_copy(update={"plans": (plan.model_copy(update=narrow),)}), "vllm")
     assert "--quantization" not in made.text
