@@ -86,8 +86,8 @@ def _print(found: "CheckedRun") -> None:
         out.print(f"{name}: {found.tool}'s {said}", highlight=False, soft_wrap=True)
     if found.mean_error is not None:
         judged = [figure for figure in found.figures if figure.judged]
-        inside = sum(figure.is_inside for figure in judged)
-        said = "every judged figure lies" if inside == len(judged) else f"{inside} of {len(judged)} judged figures lie"
+        n_inside = sum(figure.is_inside for figure in judged)
+        said = "every judged figure lies" if found.is_inside else f"{n_inside} of {len(judged)} judged figures lie"
         out.print(f"{said} inside the 90 % interval; mean error {found.mean_error:.3f}", highlight=False)
     for sentence in found.advice:
         out.print(f"recalibrate: {sentence}", highlight=False, soft_wrap=True)
