@@ -1,7 +1,7 @@
 """Chosen candidates, priced once more step by step and written out as plans with their breakdowns and intervals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ..hardware_specs.cluster import Mesh, Slice
@@ -72,29 +72,43 @@ def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
 
 def build_phases(request: PlanRequest, choices: Sequence[Choice]) -> list[PhasePlan]:
     """Phases, each as by itself."""
+    return phases_of(request, reprice(request, choices, fitted_engines(request)))
 
-    def fitted(slice_: Slice) -> Engine:
-        return request.calibration(slice_).engine
 
-    return phases_of(request, reprice(request, choices, fitted))
+def fitted_engines(request: PlanRequest) -> Callable[[Slice], Engine]:
+    """What prices a slice of the request; each chip's fits are looked up once."""
+    calibrations = _calibrations(request)
+    return lambda slice_: calibrations(slice_).engine
+
+
+def _calibrations(request: PlanRequest) -> Callable[[Slice], Calibration]:
+    known: dict[str, Calibration] = {}
+
+    def of(slice_: Slice) -> Calibration:
+        if slice_.chip_name not in known:
+            known[slice_.chip_name] = request.calibration(slice_)
+        return known[slice_.chip_name]
+
+    return of
 
 
 def phases_of(request: PlanRequest, priced: Sequence[Repriced]) -> list[PhasePlan]:
     """Priced choices written out; what the roofline says of those that need it for their interval is priced here."""
+    calibration = _calibrations(request)
 
     def roofline(slice_: Slice) -> Engine:
         return calibration_of(slice_.chip, request.engine, bound=True).engine
 
-    borrowed = [i for i, one in enumerate(priced) if _needs_roofline(request, one)]
+    calibrations = [calibration(one.choice.slice) for one in priced]
+    borrowed = [i for i, one in enumerate(priced) if _needs_roofline(calibrations[i], one)]
     bounds = reprice(request, [priced[i].choice for i in borrowed], roofline)
     least_s = {i: bound.latency_s for i, bound in zip(borrowed, bounds, strict=True)}
-    return [_phase(request, one, least_s.get(i)) for i, one in enumerate(priced)]
+    return [_phase(request, calibrations[i], one, least_s.get(i)) for i, one in enumerate(priced)]
 
 
-def _phase(request: PlanRequest, priced: Repriced, roofline_s: float | None) -> PhasePlan:
+def _phase(request: PlanRequest, calibration: Calibration, priced: Repriced, roofline_s: float | None) -> PhasePlan:
     """One phase; `roofline_s` is its latency by the roofline where the interval needs it."""
     choice = priced.choice
-    calibration = request.calibration(choice.slice)
     sources = _step_sources(calibration, priced)
     low, high = _interval(calibration, priced.latency_s, roofline_s)
     setting, mesh, chip = choice.setting, priced.mesh, choice.slice.chip
@@ -177,9 +191,8 @@ def _step_sources(calibration: Calibration, priced: Repriced) -> dict[str, Sourc
     return sources
 
 
-def _needs_roofline(request: PlanRequest, priced: Repriced) -> bool:
+def _needs_roofline(calibration: Calibration, priced: Repriced) -> bool:
     """Whether the fit does not speak for every step, nor were the kernels measured."""
-    calibration = request.calibration(priced.choice.slice)
     if calibration.interval_log is None or calibration.is_whole or not priced.latency_s:
         return False
     return set(_step_sources(calibration, priced).values()) != {"fitted"}

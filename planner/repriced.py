@@ -11,9 +11,8 @@ from ..models.types import Array
 from ..models.work import step_work
 from ..simulator.cost.machine import make_machine
 from ..simulator.cost.memory import MEMORY_PARTS, MemoryBytes
-from ..simulator.cost.phases import PhaseSetting, PricedProgram, microbatch_sequences, price_program
+from ..simulator.cost.phases import PhaseSetting, PricedProgram, microbatch_sequences, price_program, program_prefixes
 from ..simulator.cost.price import BLOCK, Engine, StepPrice
-from ..simulator.cost.roofline import step_time_s
 from .request import PlanRequest
 from .space import Choice, wanted_meshes
 
@@ -22,7 +21,7 @@ from .space import Choice, wanted_meshes
 class StepSeconds:
     """One step of one candidate: seconds and work of one time on one chip, `count` times in the pass of a micro-batch.
 
-    `is_beyond` says that a kernel's shape lies outside of what was measured.
+    `total_s` is what all of them add to it. `is_beyond` says that a kernel's shape lies outside of what was measured.
     """
 
     name: str
@@ -37,16 +36,12 @@ class StepSeconds:
     overhead_s: float
     flop: float
     hbm_bytes: float
+    total_s: float
 
     @property
     def title(self) -> str:
         """What a reader calls it: steps of a block by their name, the others with their part."""
         return self.name if self.part in (BLOCK, "pass") else f"{self.part}: {self.name}"
-
-    @property
-    def total_s(self) -> float:
-        """All `count` of them."""
-        return self.count * float(step_time_s(self.compute_s, self.memory_s, self.comm_s, self.overhead_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +71,9 @@ def reprice(request: PlanRequest, choices: Sequence[Choice], engine_of: Callable
         if cut not in meshes:
             meshes[cut] = wanted_meshes(request, *cut)
         mesh = meshes[cut][choice.mesh_index]
-        prefix = len(batch_axes(mesh.sizes, int(microbatch_sequences(setting, choice.batch, choice.n_microbatches))))
+        sequences = int(microbatch_sequences(setting, choice.batch, choice.n_microbatches))
+        engine = engine_of(choice.slice)
+        prefix = program_prefixes(setting, engine)[len(batch_axes(mesh.sizes, sequences))]
         alone = replace(setting, pp=1, dp=1)
         key = (alone, choice.slice.chip_name, setting.pp > 1, mesh.stages_cross, prefix)
         alike.setdefault(key, []).append((i, choice, mesh))
@@ -133,7 +130,17 @@ def _column(step: StepPrice, hbm_bytes: Array, n: int) -> list[StepSeconds]:
         spread: list[float] = np.broadcast_to(np.asarray(values, np.float64), (n,)).tolist()
         return spread
 
-    numbers = (step.count, step.compute_s, step.memory_s, step.comm_s, step.overhead_s, step.flop, hbm_bytes, outside)
+    numbers = (
+        step.count,
+        step.compute_s,
+        step.memory_s,
+        step.comm_s,
+        step.overhead_s,
+        step.flop,
+        hbm_bytes,
+        step.total_s,
+        outside,
+    )
     return [
         StepSeconds(
             name=step.name,
@@ -148,6 +155,9 @@ def _column(step: StepPrice, hbm_bytes: Array, n: int) -> list[StepSeconds]:
             overhead_s=overhead_s,
             flop=flop,
             hbm_bytes=moved,
+            total_s=total_s,
         )
-        for count, compute_s, memory_s, comm_s, overhead_s, flop, moved, beyond in zip(*map(each, numbers), strict=True)
+        for count, compute_s, memory_s, comm_s, overhead_s, flop, moved, total_s, beyond in zip(
+            *map(each, numbers), strict=True
+        )
     ]

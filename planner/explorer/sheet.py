@@ -5,9 +5,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from ...hardware_specs.cluster import Slice
-from ...simulator.cost.price import Engine
-from ..build import pass_scale, peak_bytes, phases_of
+from ..build import fitted_engines, pass_scale, peak_bytes, phases_of
 from ..repriced import Repriced, StepSeconds, reprice
 from ..request import PlanRequest
 from ..result import Bound, PhasePlan, Source
@@ -159,10 +157,7 @@ class _Phases:
                 own.append(choice)
             self.places.append(distinct[key])
 
-        def fitted(slice_: Slice) -> Engine:
-            return request.calibration(slice_).engine
-
-        priced = reprice(request, own, fitted)
+        priced = reprice(request, own, fitted_engines(request))
         self.phases = phases_of(request, priced)
         self.rows = tuple(_phase(*both, names) for both in zip(self.phases, priced, strict=True))
 
@@ -186,7 +181,7 @@ def _plan(pair: Pair, i: int, prefill: _Phases, decode: _Phases) -> SheetPlan:
 
 
 def _phase(phase: PhasePlan, priced: Repriced, names: dict[str, int]) -> SheetPhase:
-    mesh, memory = phase.mesh, phase.memory
+    mesh, memory, scale = phase.mesh, phase.memory, pass_scale(priced)
     return SheetPhase(
         slice=phase.slice,
         mesh=f"{mesh.x}x{mesh.y}x{mesh.z}",
@@ -208,7 +203,7 @@ def _phase(phase: PhasePlan, priced: Repriced, names: dict[str, int]) -> SheetPh
         gathered_bytes=_short(memory.gathered),
         bound=phase.bound,
         sources=tuple(sorted({step.source for step in phase.breakdown})),
-        steps=tuple(_row(step, pass_scale(priced), names) for step in priced.steps if step.total_s > 0.0),
+        steps=tuple(_row(step, scale, names) for step in priced.steps if step.total_s > 0.0),
     )
 
 

@@ -3,7 +3,8 @@
 Candidates of one call share the layout and the formats; batch and mesh are arrays.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,18 +168,14 @@ def price_phase(
     n_micro = np.broadcast_to(np.asarray(n_microbatches, np.float64), batch.shape)
     sequences = np.asarray(microbatch_sequences(setting, batch, n_micro), np.float64)
     prefix = np.ravel(np.broadcast_to(batch_prefix(machine.mesh, sequences), batch.shape))
-    parts = [np.flatnonzero(prefix == length) for length in np.unique(prefix)]
-    if len(parts) == 1:
-        made = price_program(
-            setting, machine, sequences, int(prefix[0]), engine, n_micro=n_micro, pp=stages, works=works
-        )
-        return made.price
+    program = np.array(program_prefixes(setting, engine))[prefix]
+    parts = [np.flatnonzero(program == length) for length in np.unique(program)]
     prices = [
         price_program(
             setting,
-            take(machine, index),
+            machine if len(parts) == 1 else take(machine, index),
             sequences[index],
-            int(prefix[index[0]]),
+            int(program[index[0]]),
             engine,
             n_micro=n_micro[index],
             pp=stages[index],
@@ -186,7 +183,41 @@ def price_phase(
         ).price
         for index in parts
     ]
-    return _scatter(prices, parts, n)
+    made = _scatter(prices, parts, n)
+    return replace(made, n_batch_axes=np.broadcast_to(prefix.reshape(batch.shape), made.pass_s.shape))
+
+
+def program_prefixes(setting: PhaseSetting, engine: Engine) -> tuple[int, ...]:
+    """For each count of axes that may divide the batch, the least count that runs the same program.
+
+    Where no form cuts the batch, all run one.
+    """
+    return _same_programs(
+        setting.model, setting.layout, setting.attention, setting.experts, setting.head_axes, engine.looped,
+        engine.materialised_scores,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _same_programs(
+    model: Model,
+    layout: str,
+    attention: AttentionSharding,
+    experts: ExpertSharding,
+    head_axes: tuple[str, ...],
+    looped: bool,
+    materialised_scores: bool,
+) -> tuple[int, ...]:
+    """`program_prefixes` of what `lower` takes."""
+    programs = [
+        lower(
+            model, layout, attention, experts=experts, batch_axes=AXES[:n], head_axes=head_axes, looped=looped,
+            materialised_scores=materialised_scores,
+        )
+        for n in range(len(AXES) + 1)
+    ]  # fmt: skip
+    nameless = [replace(program, batch_axes=()) for program in programs]
+    return tuple(nameless.index(program) for program in nameless)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +363,8 @@ def model_flop_utilization(model: Model, tokens: Array, capacity_flop: Array) ->
 
 def _scatter(prices: list[PhasePrice], parts: list[NDArray[np.int64]], n: int) -> PhasePrice:
     """Put the candidates of each part back into their places."""
+    if len(prices) == 1:
+        return prices[0]
 
     def join(fields: list[Array]) -> NDArray[np.float64]:
         out = np.empty((n, *np.shape(fields[0])[1:]))

@@ -5,7 +5,7 @@ collective is exposed only as far as it outlasts its partner matmul.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -131,9 +131,13 @@ class _Setup:
     formats: Formats
     machine: Machine
     engine: Engine
+    known: dict[int, Work] = field(default_factory=dict)
 
     def work(self, step: Step) -> Work:
-        return step_work(step, self.sizes, self.formats)
+        """What a step does, counted once: pricing asks several times."""
+        if id(step) not in self.known:
+            self.known[id(step)] = step_work(step, self.sizes, self.formats)
+        return self.known[id(step)]
 
 
 def _price_steps(steps: Sequence[Step], part: str, count: Array, setup: _Setup) -> list[StepPrice]:
@@ -333,7 +337,7 @@ def price_pass(
     parts: list[tuple[str, Sequence[Step], Array, _Setup]] = [("first", program.first, 1.0, setup)]
     for block in program.blocks:
         name = BLOCK if len(program.blocks) == 1 else f"{BLOCK} {block.kind}"
-        parts.append((name, block.steps, float(block.n_layers), replace(setup, sizes=sizes.of(block))))
+        parts.append((name, block.steps, float(block.n_layers), replace(setup, sizes=sizes.of(block), known={})))
     parts.append(("last", program.last, 1.0, setup))
     if is_staged(pp):
         parts.append(("handover", program.handover, pp - 1.0, setup))
