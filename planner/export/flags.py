@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -91,6 +92,19 @@ class FlagTable(BaseModel):
                     value if isinstance(value, str) else f"{value:.6g}" if isinstance(value, float) else str(value)
                 )
         return made
+
+    def checked(self, document: dict[str, Any]) -> dict[str, Any]:
+        """A configuration file's document, every field of which this version has.
+
+        Raises
+        ------
+        SpecError : it has a field that this version does not know
+        """
+        for name, held in document.items():
+            fields = {f"{name}.{key}" for key in held} if isinstance(held, dict) else {name}
+            if unknown := sorted(fields - set(self.keys) if name not in self.keys else ()):
+                raise SpecError(f"{self.name} has no {', '.join(unknown)} in its configuration file")
+        return document
 
     def has(self, meaning: str) -> bool:
         """Whether this version has such a flag."""

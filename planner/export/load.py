@@ -120,7 +120,11 @@ def _guidellm(launch: Launch, load: Load, table: FlagTable) -> list[str]:
 
 def _inference_perf(launch: Launch, load: Load, table: FlagTable) -> list[str]:
     name = "inference-perf.yaml"
-    lines = [f"cat > {name} <<'YAML'", *dump(perf_configuration(launch, load)).rstrip("\n").split("\n"), "YAML"]
+    lines = [
+        f"cat > {name} <<'YAML'",
+        *dump(table.checked(perf_configuration(launch, load))).rstrip("\n").split("\n"),
+        "YAML",
+    ]
     return [*lines, *command([*table.command, *table.words([("config", name)])])]
 
 

@@ -68,7 +68,7 @@ def configuration(launch: Launch, table: FlagTable, servers: Servers, cut: Cut) 
         made["cache_transceiver_config"] = {"backend": "DEFAULT", "max_tokens_in_buffer": launch.max_model_len}
     if servers.role == "prefill":
         made["disable_overlap_scheduler"] = True
-    return made
+    return table.checked(made)
 
 
 def free_share(servers: Servers) -> float:

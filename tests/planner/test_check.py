@@ -167,6 +167,17 @@ def test_traffic_that_nobody_knows_is_refused(planned, report, tmp_path, changes
         check_results(planned, replace(read_load_results(path), **changes), path, **asked)
 
 
+def test_servers_of_two_kinds_are_simulated_as_such(tmp_path):
+    work = {"input_tokens": 256, "output_tokens": 32, "batch": 16}
+    split = shardwise.estimate("llama-3-8b", "h100-sxm:1", decode_on="h100-sxm:1", **work)
+    path = _measured(
+        split, simulate(split, rate_per_s=8.0, n_requests=200, scheduler="disaggregated"), tmp_path / "run.json"
+    )
+    found = check_results(split, read_load_results(path), path, max_sequences=1024)
+    assert [f.ratio for f in found.figures if f.name == "ttft"] == pytest.approx([1.0] * 5)
+    assert found.is_inside
+
+
 def test_a_measured_run_of_vllm_lies_inside_as_the_engine_was_started(shared_dir):
     path = shared_dir / "traces" / "measured_vllm_runs" / "RTXPRO6000__Llama-3.1-8B.requests.jsonl"
     planned = shardwise.estimate(

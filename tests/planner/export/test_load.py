@@ -55,14 +55,6 @@ def test_limits_go_along_in_each_tool_s_unit(rated):
     assert perf["load"] == {"type": "poisson", "stages": [{"rate": 5.0, "duration": 120}]}
 
 
-def test_inference_perf_s_configuration_has_known_keys_alone(any_plan):
-    text = export_load(any_plan, "inference-perf", model=own_model(any_plan)).text
-    document = yaml.safe_load(re.search(r"<<'YAML'\n(.*?)\nYAML", text, re.DOTALL)[1])
-    assert {f"{name}.{key}" for name, held in document.items() for key in held} <= set(
-        load_table("inference-perf")[0].keys
-    )
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

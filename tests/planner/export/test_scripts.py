@@ -195,17 +195,12 @@ def test_servers_of_two_kinds_hand_their_caches_on(split):
     assert documents[2]["context_servers"]["num_instances"] == 1
 
 
-def test_trtllm_s_configuration_has_known_keys_alone(gpu_plan):
+def test_a_configuration_has_fields_of_the_table_alone():
     table, _ = load_table("trtllm")
-    for part in re.findall(
-        r"cat > trtllm\S*\.yaml <<'YAML'\n(.*?)\nYAML", exported(gpu_plan, "trtllm").text, re.DOTALL
-    ):
-        document = yaml.safe_load(part)
-        if "context_servers" in document:
-            continue
-        keys = {f"{name}.{key}" for name, held in document.items() if isinstance(held, dict) for key in held}
-        keys |= {name for name, held in document.items() if not isinstance(held, dict)}
-        assert keys <= set(table.keys)
+    known = {"kv_cache_config": {"dtype": "fp8"}, "enable_chunked_prefill": True}
+    assert table.checked(known) == known
+    with pytest.raises(SpecError, match=r"TensorRT-LLM 1\.2 has no kv_cache_config\.size in its configuration file"):
+        table.checked({"kv_cache_config": {"size": 3}})
 
 
 def test_what_the_engine_does_otherwise_is_said_in_the_script_too(dense):
