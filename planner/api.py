@@ -8,10 +8,11 @@ from ..hardware_specs.errors import SpecError
 from ..models.description import Model
 from .build import build_plans
 from .certificate import check_plan
-from .rated import RateGoal, plan_for_rate
+from .rated import plan_for_rate
 from .request import PlanRequest, make_request
 from .result import Objective, Plan, PlanResult, WorkloadShape
 from .search import Found, Pair, nearest_miss, search
+from .trial import RateGoal
 from .version import __version__
 
 _MAX_FRONTIER = 200
@@ -44,6 +45,7 @@ def plan(
     engine: str | None = None,
     bound: bool = False,
     memory_share: float | None = None,
+    price: str | float | None = None,
     top: int = 5,
 ) -> PlanResult:
     """Choose chips, mesh, layouts, batch and KV layout for a model and a workload.
@@ -63,6 +65,8 @@ def plan(
     engine : software profile, see `shardwise.simulator.cost.engines`
     bound : price by the roofline alone, without any fit
     memory_share : part of HBM a plan may fill
+    price : USD of a chip-hour: a number, ``h100-sxm=2.5,l40s=0.8``, or ``on-demand`` (default), ``spot``, ``reserved``,
+        ``ownership`` from the catalogue
 
     Raises
     ------
@@ -96,6 +100,7 @@ def plan(
         engine=engine,
         bound=bound,
         memory_share=memory_share,
+        price=price,
     )
     if top < 1:
         raise SpecError(f"top={top} must be at least 1")
@@ -128,6 +133,7 @@ def estimate(
     engine: str | None = None,
     bound: bool = False,
     memory_share: float | None = None,
+    price: str | float | None = None,
 ) -> PlanResult:
     """Price one deployment: batch 1, one stage and one replica unless said, on the best wiring of the slice.
 
@@ -154,6 +160,7 @@ def estimate(
         engine=engine,
         bound=bound,
         memory_share=memory_share,
+        price=price,
         top=1,
     )
 
@@ -177,7 +184,13 @@ def _answer_rate(request: PlanRequest, goal: RateGoal, *, top: int) -> PlanResul
     started = time.perf_counter()
     rated = plan_for_rate(request, goal, top=top)
     made = _result(request, rated.found, rated.plans, ())
-    changes = {"rate_per_s": goal.rate_per_s, "nearest_miss": rated.miss, "wall_s": time.perf_counter() - started}
+    changes = {
+        "rate_per_s": goal.rate_per_s,
+        "attainment": goal.attainment,
+        "pool_size": rated.pool_size,
+        "nearest_miss": rated.miss,
+        "wall_s": time.perf_counter() - started,
+    }
     return made.model_copy(update=changes)
 
 

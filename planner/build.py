@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ..hardware_specs.cluster import Mesh, Slice
-from ..hardware_specs.prices import price_usd_per_h
 from ..models.layouts import LAYOUTS
 from ..models.sizes import padded_heads
 from ..simulator.cost.calibrated import BORROWED_LOG, UNKNOWN_ENGINE_LOG, Calibration, calibration_of
 from ..simulator.cost.memory import MEMORY_PARTS
 from ..simulator.cost.phases import PhaseSetting, model_flop_utilization
 from ..simulator.cost.price import Engine
+from .cost import with_cost
 from .repriced import Repriced, reprice
 from .request import PlanRequest
-from .result import Bound, MemoryShare, MeshSizes, PhasePlan, Plan, Source, StepShare
+from .result import Bound, MemoryShare, MeshSizes, PhasePlan, Plan, Source, StepShare, WorkloadShape
 from .search import Pair
 from .space import Choice, head_counts
 
@@ -30,9 +30,7 @@ def build_plans(request: PlanRequest, pairs: Sequence[Pair]) -> tuple[Plan, ...]
 def _plan(request: PlanRequest, pair: Pair, prefill: PhasePlan, decode: PhasePlan, rank: int) -> Plan:
     n_out = request.workload.output_tokens
     n_chips = prefill.n_chips if pair.shared else prefill.n_chips + decode.n_chips
-    dollars = _usd_per_s(prefill) if pair.shared else _sum(_usd_per_s(prefill), _usd_per_s(decode))
-    output_rate = pair.requests_per_s * n_out
-    return Plan(
+    plan = Plan(
         rank=rank,
         n_chips=n_chips,
         shared=pair.shared,
@@ -40,11 +38,13 @@ def _plan(request: PlanRequest, pair: Pair, prefill: PhasePlan, decode: PhasePla
         hbm_bytes_per_chip=peak_bytes(prefill, decode, shared=pair.shared),
         request_latency_s=pair.latency_s,
         chip_s_per_request=pair.chip_s,
-        output_tokens_per_s=output_rate,
-        usd_per_mtok_output=None if dollars is None or not output_rate else dollars / output_rate * 1e6,
+        output_tokens_per_s=pair.requests_per_s * n_out,
+        usd_per_mtok_output=None,
         prefill=prefill,
         decode=decode,
     )
+    shape = WorkloadShape(input_tokens=request.workload.input_tokens, output_tokens=n_out)
+    return with_cost(plan, shape, request.payment)
 
 
 def peak_bytes(prefill: PhasePlan, decode: PhasePlan, *, shared: bool) -> float:
@@ -54,15 +54,6 @@ def peak_bytes(prefill: PhasePlan, decode: PhasePlan, *, shared: bool) -> float:
     cache = max(prefill.memory.kv_cache, decode.memory.kv_cache)
     work = max(phase.memory.activations + phase.memory.gathered for phase in (prefill, decode))
     return prefill.memory.weights + cache + work
-
-
-def _sum(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a + b
-
-
-def _usd_per_s(phase: PhasePlan) -> float | None:
-    price = price_usd_per_h(phase.chip)
-    return None if price is None else phase.n_chips * price.usd_per_h / 3600.0
 
 
 def build_phase(request: PlanRequest, choice: Choice) -> PhasePlan:
@@ -116,8 +107,6 @@ def _phase(request: PlanRequest, calibration: Calibration, priced: Repriced, roo
     tokens = choice.batch * (setting.workload.input_tokens if setting.phase == "prefill" else 1)
     capacity = chip.peak_flop_per_s(setting.formats.matmul) * n_chips * priced.pass_s
     all_tokens = tokens if setting.phase == "prefill" else tokens * setting.workload.output_tokens
-    chip_s = n_chips * priced.latency_s
-    dollars = price_usd_per_h(chip.name)
     parts = {name: getattr(priced.memory, name) for name in MEMORY_PARTS}
     memory = MemoryShare(**parts, limit=request.limit_bytes(choice.slice))
     head_shards = math.prod(size for axis, size in zip("xyz", mesh.sizes, strict=True) if axis in setting.head_axes)
@@ -158,8 +147,8 @@ def _phase(request: PlanRequest, calibration: Calibration, priced: Repriced, roo
         step_s=priced.pass_s,
         mfu=float(model_flop_utilization(model, tokens, capacity)),
         hfu=priced.flop * mesh.tp * setting.pp * setting.dp / capacity,
-        cost_chip_s_per_token=chip_s / all_tokens if all_tokens else None,
-        usd_per_mtok=chip_s / all_tokens * dollars.usd_per_h / 3600.0 * 1e6 if all_tokens and dollars else None,
+        cost_chip_s_per_token=n_chips * priced.latency_s / all_tokens if all_tokens else None,
+        usd_per_mtok=None,
         hbm_bytes_per_chip=memory.total,
         memory=memory,
         bound=_bound(breakdown),

@@ -7,7 +7,6 @@ from ..hardware_specs.chip import Chip
 from ..hardware_specs.cluster import Mesh, meshes, parse_pool
 from ..hardware_specs.dtypes import parse_dtype
 from ..hardware_specs.errors import SpecError
-from ..hardware_specs.prices import price_usd_per_h
 from ..hardware_specs.units import parse_quantity
 from ..models.catalogue import get_model
 from ..models.description import Model
@@ -154,7 +153,7 @@ def replica_spec(
 ) -> ReplicaSpec:
     """One copy of the model as the engine knows it."""
     reads, writes = phase_run(prefill, model, shape), phase_run(decode, model, shape)
-    chip, dollars = get_chip(decode.chip), price_usd_per_h(decode.chip)
+    chip, price = get_chip(decode.chip), decode.price
     n_chips, limits = decode.tp * decode.pp, _limits(reads, writes, prefill, decode, shape, options)
     n_pages = cache_pages(writes, free_bytes=limits.page_bytes, page_tokens=decode.page_size)
     if n_pages < 1:
@@ -179,7 +178,7 @@ def replica_spec(
         n_chips=n_chips,
         kv_bytes_per_token=kv_bytes_per_token(model, parse_dtype(decode.kv_dtype).bytes_per_element),
         port_bytes_per_s=None if chip.scale_out_bytes_per_s is None else n_chips * chip.scale_out_bytes_per_s.value,
-        usd_per_h=None if dollars is None else n_chips * dollars.usd_per_h,
+        usd_per_h=None if price is None else n_chips * price.usd_per_h,
         rated_w=None if chip.tdp_w is None else n_chips * chip.tdp_w.value,
         chip_label=f"{decode.chip}:{n_chips}",
     )

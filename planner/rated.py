@@ -1,50 +1,25 @@
-"""Plans for a rate of requests: candidates under simulated traffic, the smallest pool that carries it, and its limit."""
+"""Plans for a rate of requests: the smallest pool that carries it, how sure that number is, and why not fewer chips."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from ..hardware_specs.errors import SpecError
-from ..simulator.report import Report
-from ..simulator.run import simulate
+import numpy as np
+
+from ..hardware_specs.units import format_seconds
 from ..simulator.types import Slo
-from ..simulator.workload.gaps import ArrivalProcess, Burst, Gamma
-from ..simulator.workload.lengths import Fixed
-from ..simulator.workload.synthetic import SyntheticTraffic
 from .build import build_plans
 from .certificate import check_plan
-from .deploy import ServingOptions, deploy_plan
+from .cost import with_cost
 from .request import PlanRequest
-from .result import Plan, UnderLoad, WorkloadShape
-from .search import Found, Pair, search
+from .result import Binds, Plan, PoolSize, TriedSize, WorkloadShape
+from .search import Found, Pair, nearest_miss, search
+from .space import Choice
+from .trial import RateGoal, Trial, highest_rate, load_end, quick_scale, slow_scale, try_plan, under_load, within
 
 # Candidates of one pool that are simulated: the best of each way to cut it into stages and replicas.
 _CANDIDATES = 6
-_REQUESTS = 2000
-# The highest rate is found to this part of itself.
-_RATE_TOLERANCE = 0.02
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateGoal:
-    """What the traffic asks for.
-
-    Parameters
-    ----------
-    rate_per_s : requests a second, Poisson
-    attainment : share of requests that must keep every limit
-    """
-
-    rate_per_s: float
-    attainment: float
-
-    def __post_init__(self) -> None:
-        """Refuse what is no goal."""
-        if not 0.0 < self.rate_per_s < 1e9:
-            raise SpecError(f"a rate of {self.rate_per_s} requests/s must be a positive number")
-        if not 0.0 < self.attainment <= 1.0:
-            raise SpecError(
-                f"attainment {self.attainment} must lie in (0, 1]: the share of requests that keep the limits"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,41 +28,57 @@ class RatedPlans:
 
     plans: tuple[Plan, ...]
     found: Found
-    miss: str | None
+    pool_size: PoolSize | None = None
+    miss: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Tried:
-    """A candidate that was simulated at the rate; `run` simulates it under other arrivals."""
-
+class _Candidate:
+    pair: Pair
     plan: Plan
-    goal: RateGoal
-    run: Callable[[ArrivalProcess], Report]
-    saturation_per_s: float
-    report: Report
-
-    @property
-    def is_met(self) -> bool:
-        """Whether it carries the rate."""
-        return self.keeps(self.goal.rate_per_s, self.report)
-
-    def keeps(self, rate_per_s: float, report: Report) -> bool:
-        """Whether enough requests keep the limits at a rate below saturation."""
-        return rate_per_s < self.saturation_per_s and _within(report) >= self.goal.attainment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Size:
-    """What one pool size came to."""
+    """One pool size: its candidates, and what each came to at the rate."""
 
     request: PlanRequest
     found: Found
-    tried: list[_Tried]
+    candidates: list[_Candidate]
+    trials: dict[int, Trial]
 
     @property
     def is_met(self) -> bool:
         """Whether one of its candidates carries the rate."""
-        return any(tried.is_met for tried in self.tried)
+        return any(trial.is_met for trial in self.trials.values())
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sizes:
+    """Every pool size the request allows, the smallest first, each searched and simulated when first asked for."""
+
+    requests: list[PlanRequest]
+    goal: RateGoal
+    known: dict[int, _Size] = field(default_factory=dict)
+
+    def size(self, i: int) -> _Size:
+        """One of them."""
+        if i not in self.known:
+            self.known[i] = _try_size(self.requests[i], self.goal)
+        return self.known[i]
+
+    def is_met(self, i: int) -> bool:
+        """Whether one of its candidates carries the rate."""
+        return self.size(i).is_met
+
+    def is_met_at(self, i: int, scale_of: Callable[[Plan], float]) -> bool:
+        """The same where every step takes an end of its interval."""
+        size = self.size(i)
+        trials = (
+            try_plan(size.request, candidate.plan, self.goal, step_scale=scale_of(candidate.plan))
+            for candidate in size.candidates
+        )
+        return any(trial is not None and trial.is_met for trial in trials)
 
 
 def plan_for_rate(request: PlanRequest, goal: RateGoal, *, top: int) -> RatedPlans:
@@ -95,22 +86,17 @@ def plan_for_rate(request: PlanRequest, goal: RateGoal, *, top: int) -> RatedPla
 
     Where none does, the plans are none and `miss` says how far the largest pool comes.
     """
-    sizes = _sizes(request)
-    best = _try_size(sizes[-1], goal)
-    if not best.is_met:
-        return RatedPlans(plans=(), found=best.found, miss=_miss(best, goal))
-    low, high = -1, len(sizes) - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        size = _try_size(sizes[middle], goal)
-        low, high, best = (low, middle, size) if size.is_met else (middle, high, best)
-    loaded = [_with_load(tried) for tried in best.tried if tried.is_met]
-    ranked = sorted(loaded, key=lambda plan: -_load(plan).highest_rate_per_s)[:top]
-    plans = tuple(plan.model_copy(update={"rank": i}) for i, plan in enumerate(ranked, start=1))
-    return RatedPlans(plans=plans, found=best.found, miss=None)
+    sizes = _Sizes(requests=_cut_down(request), goal=goal)
+    last = len(sizes.requests) - 1
+    if not sizes.is_met(last):
+        return RatedPlans(plans=(), found=sizes.size(last).found, miss=_miss(sizes.size(last), goal, with_rate=True))
+    best = _smallest(sizes.is_met, last)
+    size = sizes.size(best)
+    plans = _loaded_plans(size, top)
+    return RatedPlans(plans=plans, found=size.found, pool_size=_pool_size(sizes, best, plans[0]))
 
 
-def _sizes(request: PlanRequest) -> list[PlanRequest]:
+def _cut_down(request: PlanRequest) -> list[PlanRequest]:
     """The request cut down to each number of chips that its pool allows, the smallest first."""
     if request.sharing == "separate":
         return [request]
@@ -121,22 +107,31 @@ def _sizes(request: PlanRequest) -> list[PlanRequest]:
     return made
 
 
+def _smallest(is_met: Callable[[int], bool], high: int, low: int = -1) -> int:
+    """The first index above `low` that meets, where `high` does."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_met(middle) else (middle, high)
+    return high
+
+
+def _unlimited(request: PlanRequest) -> PlanRequest:
+    """The request without its limits: a batch is what the traffic makes of it, so simulation alone checks them."""
+    return replace(request, slo=Slo(), objective="cost")
+
+
 def _try_size(request: PlanRequest, goal: RateGoal) -> _Size:
     """Simulate the candidates of one pool size at the rate."""
-    # a batch is what the traffic makes of it, so the limits are checked by simulation alone
-    unlimited = replace(request, slo=Slo(), objective="cost")
+    unlimited = _unlimited(request)
     found = search(unlimited)
-    tried = []
+    candidates = []
     for pair in _each_cut(found.pairs)[:_CANDIDATES]:
         (plan,) = build_plans(unlimited, [pair])
         check_plan(unlimited, plan)
-        tried.append(_try_plan(request, plan, goal))
-    return _Size(request=request, found=found, tried=[t for t in tried if t is not None])
-
-
-def _load(plan: Plan) -> UnderLoad:
-    assert plan.under_load is not None
-    return plan.under_load
+        candidates.append(_Candidate(pair=pair, plan=plan))
+    tried = {i: try_plan(request, candidate.plan, goal) for i, candidate in enumerate(candidates)}
+    trials = {i: trial for i, trial in tried.items() if trial is not None}
+    return _Size(request=request, found=found, candidates=candidates, trials=trials)
 
 
 def _each_cut(pairs: list[Pair]) -> list[Pair]:
@@ -148,82 +143,180 @@ def _each_cut(pairs: list[Pair]) -> list[Pair]:
     return list(kept.values())
 
 
-def _try_plan(request: PlanRequest, plan: Plan, goal: RateGoal) -> _Tried | None:
-    """Simulate a plan at the rate and with everything queued; None where its cache holds no request."""
-    work = request.workload
+def _loaded_plans(size: _Size, top: int) -> tuple[Plan, ...]:
+    """The candidates that carry the rate, by the highest rate they carry; the first with the ends of its interval."""
+    loads = {i: under_load(trial) for i, trial in size.trials.items() if trial.is_met}
+    order = sorted(loads, key=lambda i: -loads[i].highest_rate_per_s)[:top]
+    work = size.request.workload
     shape = WorkloadShape(input_tokens=work.input_tokens, output_tokens=work.output_tokens)
-    try:
-        deployment = deploy_plan(plan, request.model, shape, ServingOptions())
-    except SpecError:
-        return None
-    lengths = Fixed(input_tokens=work.input_tokens, output_tokens=work.output_tokens)
-
-    def run(process: ArrivalProcess) -> Report:
-        traffic = SyntheticTraffic(process=process, lengths=lengths, n_requests=_REQUESTS)
-        return simulate(deployment, traffic, slo=request.slo)
-
-    report = run(Gamma(rate_per_s=goal.rate_per_s))
-    if not report.kept.any():
-        return None
-    return _Tried(plan=plan, goal=goal, run=run, saturation_per_s=run(Burst()).answer_rate_per_s, report=report)
+    plans = []
+    for rank, i in enumerate(order, start=1):
+        served = _as_served(size.request, size.candidates[i], size.trials[i])
+        load = loads[i] if rank > 1 else loads[i].model_copy(update=_ends(size, i))
+        loaded = served.model_copy(update={"rank": rank, "under_load": load})
+        plans.append(with_cost(loaded, shape, size.request.payment))
+    return tuple(plans)
 
 
-def _with_load(tried: _Tried) -> Plan:
-    """The plan with its figures under load, and the highest rate it carries."""
-    summary = tried.report.summary()
-    assert summary.ttft_s.p50 is not None
-    assert summary.ttft_s.p99 is not None
-    loaded = UnderLoad(
-        rate_per_s=tried.goal.rate_per_s,
-        within_slo=_within(tried.report),
-        is_met=tried.is_met,
-        ttft_p50_s=summary.ttft_s.p50,
-        ttft_p99_s=summary.ttft_s.p99,
-        tpot_p50_s=summary.tpot_s.p50,
-        tpot_p99_s=summary.tpot_s.p99,
-        goodput_per_s=summary.goodput_per_s,
-        highest_rate_per_s=_highest_rate(tried),
-        saturation_per_s=tried.saturation_per_s,
-        usd_per_mtok=summary.usd_per_mtok,
+def _ends(size: _Size, i: int) -> dict[str, object]:
+    """A candidate's figures under load where every step takes the low or the high end of its interval."""
+    plan, goal = size.candidates[i].plan, size.trials[i].goal
+    ends = {"quick": quick_scale(plan), "slow": slow_scale(plan)}
+    made: dict[str, object] = {}
+    for name, scale in ends.items():
+        trial = None if scale is None else try_plan(size.request, plan, goal, step_scale=scale)
+        made[name] = None if trial is None else load_end(trial)
+    return made
+
+
+def _as_served(request: PlanRequest, candidate: _Candidate, trial: Trial) -> Plan:
+    """The candidate at the batches that the traffic makes of it on the mean, no larger than it was searched with."""
+    pair, decode = candidate.pair, candidate.pair.decode.setting
+    batches = (
+        _filled(trial.n_reading, pair.prefill.setting.dp, pair.prefill.batch),
+        _filled(trial.n_writing, decode.dp * decode.pp, pair.decode.batch),
     )
-    return tried.plan.model_copy(update={"under_load": loaded})
+    unlimited = _unlimited(request)
+    pinned = replace(
+        unlimited,
+        slices=(pair.prefill.slice,),
+        decode_slices=(pair.decode.slice,),
+        prefill_batches=(min(batches) if pair.shared else batches[0],),
+        decode_batches=(batches[1],),
+        prefill_layouts=(_layout(pair.prefill),),
+        decode_layouts=(_layout(pair.decode),),
+    )
+    for found in search(pinned).pairs:
+        if all(_is_cut_alike(a, b) for a, b in ((found.prefill, pair.prefill), (found.decode, pair.decode))):
+            (plan,) = build_plans(unlimited, [found])
+            check_plan(unlimited, plan)
+            return plan
+    return candidate.plan
 
 
-def _within(report: Report) -> float:
-    """Share of the answered requests that keep every limit."""
-    return float(report.meets_slo.mean()) if len(report.meets_slo) else 0.0
+def _filled(n_mean: float, unit: int, most: int) -> int:
+    """Sequences, up to a multiple of what they are divided over, at most so many."""
+    return min(max(math.ceil(n_mean / unit), 1) * unit, most)
 
 
-def _highest_rate(tried: _Tried) -> float:
-    """The highest rate below saturation that is met, by bisection; 0 where even a lone request is late."""
-    low, high = 0.0, tried.saturation_per_s
-    while high - low > _RATE_TOLERANCE * high:
-        middle = (low + high) / 2.0
-        met = tried.keeps(middle, tried.run(Gamma(rate_per_s=middle)))
-        low, high = (middle, high) if met else (low, middle)
-        if high < _RATE_TOLERANCE**2 * tried.saturation_per_s:
-            return 0.0
-    return low
+def _layout(choice: Choice) -> str:
+    setting = choice.setting
+    return f"{setting.layout}/{setting.attention}" + (f"/{setting.experts}" if setting.experts != "tensor" else "")
 
 
-def _miss(size: _Size, goal: RateGoal) -> str:
-    """How far the pool comes, and what binds it."""
-    if not size.tried:
-        return size.found.least_over_bytes[1] or "; ".join(sorted(size.found.rejected)) or "no candidate"
-    plan = _with_load(max(size.tried, key=lambda tried: (_within(tried.report), tried.saturation_per_s)))
-    load, slo = _load(plan), size.request.slo
-    pool = f"{plan.n_chips} chips of {size.request.on}"
-    most = max(tried.saturation_per_s for tried in size.tried)
-    if goal.rate_per_s >= most:
+def _is_cut_alike(one: Choice, other: Choice) -> bool:
+    """Whether two choices differ in their batches alone."""
+    return (one.setting, one.slice, one.mesh_index) == (other.setting, other.slice, other.mesh_index)
+
+
+def _pool_size(sizes: _Sizes, best: int, plan: Plan) -> PoolSize:
+    """The number of chips, its ends where steps take the ends of their intervals, and what binds one size less."""
+    low = _smallest(lambda i: sizes.is_met_at(i, quick_scale), best)
+    high = _largest_needed(sizes, best, plan)
+    why = f"{plan.n_chips} is the fewest that {sizes.requests[0].on} allows"
+    return PoolSize(
+        n_chips=plan.n_chips,
+        n_chips_low=plan.n_chips if low == best else sizes.requests[low].max_chips,
+        n_chips_high=None if high is None else plan.n_chips if high == best else sizes.requests[high].max_chips,
+        why_not_fewer=why if best == 0 else _miss(sizes.size(best - 1), sizes.goal),
+        tried=tuple(_tried(size, sizes.goal) for _, size in sorted(sizes.known.items())),
+    )
+
+
+def _tried(size: _Size, goal: RateGoal) -> TriedSize:
+    """A pool size at the rate, by its best candidate."""
+    trial = _best_trial(size)
+    return TriedSize(
+        n_chips=size.request.max_chips,
+        binds=_binds(size, goal),
+        within_slo=None if trial is None else within(trial.report),
+        saturation_per_s=max((t.saturation_per_s for t in size.trials.values()), default=None),
+    )
+
+
+def _largest_needed(sizes: _Sizes, best: int, plan: Plan) -> int | None:
+    """The smallest size that carries the rate where steps take the high end; None where none does or there is no end."""
+    last = len(sizes.requests) - 1
+    if slow_scale(plan) is None:
+        return None
+
+    def is_met(i: int) -> bool:
+        return sizes.is_met_at(i, lambda plan: slow_scale(plan) or math.inf)
+
+    if is_met(best):
+        return best
+    return _smallest(is_met, last, best) if last > best and is_met(last) else None
+
+
+def _best_trial(size: _Size) -> Trial | None:
+    """The candidate that comes nearest."""
+    trials = size.trials.values()
+    return max(trials, key=lambda trial: (trial.is_met, within(trial.report), trial.saturation_per_s), default=None)
+
+
+def _binds(size: _Size, goal: RateGoal) -> Binds | None:
+    """What keeps a size from carrying the rate: memory, the chips' speed, or the limit that most requests miss."""
+    trial = _best_trial(size)
+    if size.is_met:
+        return None
+    if trial is None:
+        return "memory"
+    if goal.rate_per_s >= max(trial.saturation_per_s for trial in size.trials.values()):
+        return "saturation"
+    return min(_limits(size.request, trial), key=lambda limit: limit.kept).name
+
+
+def _miss(size: _Size, goal: RateGoal, *, with_rate: bool = False) -> str:
+    """How far a pool comes, and what binds it; `with_rate` finds the highest rate it carries, which takes a while."""
+    pool, trial, binds = _pool_name(size.request), _best_trial(size), _binds(size, goal)
+    if trial is None:
+        return nearest_miss(size.request, size.found) or f"the cache of {pool} holds no request beside the weights"
+    if binds == "saturation":
+        most = max(trial.saturation_per_s for trial in size.trials.values())
         return f"{goal.rate_per_s:.4g} requests/s are more than {pool} carry: they saturate at {most:.4g} requests/s"
-    limits = ", ".join(f"{name} {value:.4g} s" for name, value in (("TTFT", slo.ttft_s), ("TPOT", slo.tpot_s)) if value)
-    reached = f"TTFT p50 {load.ttft_p50_s:.4g} s, p99 {load.ttft_p99_s:.4g} s"
-    if load.tpot_p50_s is not None and load.tpot_p99_s is not None:
-        reached += f", TPOT p50 {load.tpot_p50_s:.4g} s, p99 {load.tpot_p99_s:.4g} s"
-    best_rate = f"the highest rate they keep them at is {load.highest_rate_per_s:.4g} requests/s"
-    if not load.highest_rate_per_s:
-        best_rate = "they do not keep them at any rate"
+    limits = _limits(size.request, trial)
+    reached = ", ".join(f"{limit.name} p50 {limit.p50}, p99 {limit.p99}" for limit in limits)
     return (
-        f"at {goal.rate_per_s:.4g} requests/s {pool} keep {limits} for {load.within_slo:.2f} of the requests, "
-        f"{goal.attainment:.2f} are asked for ({reached}); {best_rate}"
+        f"{binds} binds: at {goal.rate_per_s:.4g} requests/s {pool} keep "
+        f"{' and '.join(f'{limit.name} {limit.limit}' for limit in limits)} for {within(trial.report):.2f} of the requests, "
+        f"{goal.attainment:.2f} are asked for ({reached}){_at_best(trial, with_rate=with_rate)}"
     )
+
+
+def _at_best(trial: Trial, *, with_rate: bool) -> str:
+    """What a pool that misses a limit carries at all."""
+    if not trial.keeps_alone():
+        return "; they do not keep them at any rate"
+    return f"; the highest rate they keep them at is {highest_rate(trial):.4g} requests/s" if with_rate else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """A limit of the request, the share of requests that keep it, and what is reached."""
+
+    name: Literal["TTFT", "TPOT"]
+    limit: str
+    kept: float
+    p50: str
+    p99: str
+
+
+def _limits(request: PlanRequest, trial: Trial) -> list[_Limit]:
+    report, slo = trial.report, request.slo
+    found = []
+    names: tuple[Literal["TTFT", "TPOT"], ...] = ("TTFT", "TPOT")
+    for name, limit, times in zip(names, (slo.ttft_s, slo.tpot_s), (report.ttft_s, report.tpot_s), strict=True):
+        known = times[~np.isnan(times)]
+        if limit is not None and len(known):
+            p50, p99 = (format_seconds(float(np.quantile(known, q))) for q in (0.5, 0.99))
+            kept = float((known <= limit).mean())
+            found.append(_Limit(name=name, limit=format_seconds(limit), kept=kept, p50=p50, p99=p99))
+    return found
+
+
+def _pool_name(request: PlanRequest) -> str:
+    """How many chips of what."""
+    chips = {slice_.chip.name for slice_ in (*request.slices, *request.decode_slices)}
+    if request.sharing == "separate" or len(chips) > 1:
+        return f"the chips of {request.on}"
+    return f"{request.max_chips} {chips.pop()}"

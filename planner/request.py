@@ -7,6 +7,7 @@ from typing import Literal
 
 from ..hardware_specs.cluster import Slice, parse_pool
 from ..hardware_specs.errors import SpecError
+from ..hardware_specs.prices import Payment, chip_price, parse_payment
 from ..models.catalogue import get_model
 from ..models.description import Model
 from ..models.layouts import parse_layout
@@ -36,6 +37,7 @@ class PlanRequest:
     formats : weight and cache formats to try
     prefill_layouts, decode_layouts : (feed-forward, attention) pairs to allow, None for all
     memory_share : part of HBM a plan may fill
+    payment : how chips are paid for
     model_path : the file the model was read from, empty for one of the catalogue
     """
 
@@ -61,6 +63,7 @@ class PlanRequest:
     engine: str | None = None
     bound: bool = False
     memory_share: float = DEFAULT_MEMORY_SHARE
+    payment: Payment = field(default_factory=Payment)
     model_path: str = ""
 
     @property
@@ -117,6 +120,7 @@ def make_request(
     engine: str | None = None,
     bound: bool = False,
     memory_share: float | None = None,
+    price: str | float | None = None,
     beyond_positions: bool = False,
 ) -> PlanRequest:
     """Check what a user wrote and make a request of it.
@@ -145,6 +149,9 @@ def make_request(
     for name, value in (("tp", tp), ("pp", pp), ("dp", dp)):
         if value is not None and value < 1:
             raise SpecError(f"{name}={value} must be at least 1")
+    payment = parse_payment(price)
+    for chip in {slice_.chip.name for slice_ in (*slices, *decode_slices)}:
+        chip_price(chip, payment)
     prefill_batches = _batches("prefill batch", prefill_batch if prefill_batch is not None else batch)
     decode_batches = _batches("decode batch", decode_batch if decode_batch is not None else batch)
     if decode_on is None and min(prefill_batches) > max(decode_batches):
@@ -176,6 +183,7 @@ def make_request(
         bound=bound,
         memory_share=share,
         model_path="" if path is None else str(path.resolve()),
+        payment=payment,
     )
 
 

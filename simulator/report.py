@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ..hardware_specs.errors import SpecError
+from ..hardware_specs.html import html_table
+from ..hardware_specs.units import format_seconds
+from .cost.money import spent_usd, usd_per_mtok
 from .engine.gaps import GapHistogram
 from .engine.recorder import OUTCOMES, ROW_COLUMNS, Rows, Series
 from .types import Slo
@@ -77,6 +80,19 @@ class Summary(BaseModel):
     seed: int
     partial: bool
     saturation: str | None = None
+
+    def _repr_html_(self) -> str:
+        spreads = {name: getattr(self, name) for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s")}
+        rows = [
+            [name.removesuffix("_s").upper(), *("-" if value is None else format_seconds(value) for _, value in spread)]
+            for name, spread in spreads.items()
+        ]
+        said = (
+            f"{self.finished:,} of {self.requests:,} requests answered in {format_seconds(self.duration_s)}: "
+            f"{self.requests_per_s:.4g} requests/s, goodput {self.goodput_per_s:.4g}/s, "
+            f"{self.output_tokens_per_s:.4g} output tokens/s"
+        )
+        return html_table(["", "mean", *QUANTILES], rows, said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +216,9 @@ class Report:
             output_tokens_per_s=output * per_s,
             goodput_per_s=good * per_s,
             within_slo=good / n_kept if has_limits and n_kept else None,
-            usd_per_mtok=None if dollars is None or not all_output else dollars / 3600.0 / all_output * 1e6,
+            usd_per_mtok=None
+            if dollars is None or not all_output
+            else usd_per_mtok(spent_usd(dollars, 1.0), all_output),
             energy_j_at_rated_power=self._summed("rated_w"),
             chip_s=sum(use.paid_s * use.n_chips for use in self.replicas),
             utilization=sum(use.busy_s for use in self.replicas) / paid_s if paid_s else 0.0,
@@ -216,6 +234,9 @@ class Report:
             partial=self.partial,
             saturation=self._saturation(),
         )
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
 
     @property
     def answer_rate_per_s(self) -> float:

@@ -187,7 +187,8 @@ def test_files_and_functions_that_a_document_names_exist(path: Path) -> None:
         if function:
             module = importlib.import_module("shardwise." + named.removesuffix(".py").replace("/", "."))
             assert hasattr(module, function), f"{named} has no {function}"
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", prose):
         assert (path.parent / target).exists(), target
 
 

@@ -11,6 +11,7 @@ import typer
 from ...hardware_specs.errors import SpecError
 from .calibrate import calibrate
 from .check import check
+from .cost import cost
 from .estimate import estimate
 from .execute import execute
 from .explain import explain
@@ -59,6 +60,7 @@ _COMMANDS = (
     explain,
     whatif,
     figures,
+    cost,
     export,
     check,
     execute,

@@ -6,7 +6,7 @@ from typing import Any
 from ...hardware_specs.catalogue import get_chip, load_chips
 from ...hardware_specs.chip import Torus
 from ...hardware_specs.cluster import build_graph, meshes, parse_pool, wraps
-from ...hardware_specs.prices import price_usd_per_h
+from ...hardware_specs.prices import Payment, chip_price
 from ...hardware_specs.units import format_bytes
 from ...models.catalogue import get_model, load_models
 from ...models.layouts import LAYOUTS, get_layout
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 def _chips() -> list[Row]:
     rows = []
     for chip in load_chips().values():
-        price = price_usd_per_h(chip.name)
+        price = chip_price(chip.name, Payment())
         peak = chip.dense_flop_per_s.get("bf16") or next(iter(chip.dense_flop_per_s.values()))
         rows.append(
             {

@@ -28,6 +28,7 @@ def estimate(
     engine: opt.Engine = None,
     bound: opt.Bound = False,
     memory_share: opt.MemoryShare = None,
+    price: opt.Price = None,
     as_json: opt.Json = False,
 ) -> None:
     """Price one deployment: the layouts and batch given, on the best wiring of the slice."""
@@ -55,6 +56,7 @@ def estimate(
         engine=engine,
         bound=bound,
         memory_share=memory_share,
+        price=price,
     )
     if as_json:
         typer.echo(result.model_dump_json(indent=1))

@@ -32,6 +32,13 @@ Bound = Annotated[bool, typer.Option("--bound", help="Price by the roofline alon
 MemoryShare = Annotated[float | None, typer.Option("--memory-share", help="Part of HBM a plan may fill.")]
 Ttft = Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, e.g. 500ms.")]
 Tpot = Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, e.g. 50ms.")]
+Price = Annotated[
+    str | None,
+    typer.Option(
+        "--price",
+        help="USD a chip-hour (2.5, or h100-sxm=2.5,l40s=0.8), or on-demand (default), spot, reserved, ownership.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in SI units.")]
 
 

@@ -40,12 +40,14 @@ def plan(
     engine: opt.Engine = None,
     bound: opt.Bound = False,
     memory_share: opt.MemoryShare = None,
+    price: opt.Price = None,
     top: Annotated[int, typer.Option("--top", help="Plans to print.")] = 5,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the frontier as an offline page.")] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Choose sharding, batching and KV layout for a model on a pool of chips."""
     from .. import api
+    from .answer import is_rated, print_answer
     from .plots import check_plot
     from .text import objective_of, print_refusals, print_result
 
@@ -76,10 +78,13 @@ def plan(
         engine=engine,
         bound=bound,
         memory_share=memory_share,
+        price=price,
         top=top,
     )
     if as_json:
         typer.echo(result.model_dump_json(indent=1))
+    elif is_rated(result.plans):
+        print_answer(result)
     else:
         print_result(result)
     print_refusals(result)

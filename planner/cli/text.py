@@ -72,6 +72,16 @@ def _interval(phase: PhasePlan) -> str:
     return f"{phase.latency_low_s * scale:.3g} - {high} {unit}"
 
 
+def print_lines(lines: list[tuple[str, str]]) -> None:
+    """What is said beside what it is about, wrapped."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for what, said in lines:
+        grid.add_row(what, said)
+    console().print(grid, highlight=False)
+
+
 def print_result(result: PlanResult) -> None:
     """The plans, two lines each: prefill and decode."""
     if not result.plans:
@@ -83,9 +93,30 @@ def print_result(result: PlanResult) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    out.print(phases_table(result.plans))
+    best = result.plans[0]
+    price = (
+        "no price known"
+        if best.usd_per_mtok_output is None
+        else f"${best.usd_per_mtok_output:.2f} per million output tokens"
+    )
+    out.print(
+        f"best: {best.chip_s_per_request:.4g} chip-s a request, {best.output_tokens_per_s:.4g} output tokens/s, {price}; "
+        f"TTFT {format_seconds(best.prefill.step_s)}, TPOT {format_seconds(best.decode.step_s)}; priced by "
+        f"{origin(best.decode)}",
+        highlight=False,
+    )
+    if best.handoff_s is None:
+        out.print(
+            "the cache's way between the slices is not priced: no network between them is claimed", highlight=False
+        )
+
+
+def phases_table(plans: tuple[Plan, ...], title: str | None = None) -> Table:
+    """How plans cut the model, two lines each."""
     columns = ("#", "phase", "layout", "mesh", "batch", "latency", "low - high", "MFU")
-    made = table(*columns, right=columns[4:])
-    for plan in result.plans:
+    made = table(*columns, right=columns[4:], title=title)
+    for plan in plans:
         for phase in (plan.prefill, plan.decode):
             first = phase is plan.prefill
             made.add_row(
@@ -98,25 +129,7 @@ def print_result(result: PlanResult) -> None:
                 _interval(phase),
                 _share(phase.mfu),
             )
-    out.print(made)
-    best = result.plans[0]
-    price = (
-        "no price known"
-        if best.usd_per_mtok_output is None
-        else f"${best.usd_per_mtok_output:.2f} per million output tokens"
-    )
-    out.print(
-        f"best: {best.chip_s_per_request:.4g} chip-s a request, {best.output_tokens_per_s:.4g} output tokens/s, {price}; "
-        f"TTFT {format_seconds(best.prefill.step_s)}, TPOT {format_seconds(best.decode.step_s)}; priced by "
-        f"{_origin(best.decode)}",
-        highlight=False,
-    )
-    if best.under_load is not None:
-        out.print(load_table(result.plans), highlight=False)
-    if best.handoff_s is None:
-        out.print(
-            "the cache's way between the slices is not priced: no network between them is claimed", highlight=False
-        )
+    return made
 
 
 def load_table(plans: tuple[Plan, ...]) -> Table:
@@ -131,7 +144,8 @@ def load_table(plans: tuple[Plan, ...]) -> Table:
     return made
 
 
-def _origin(phase: PhasePlan) -> str:
+def origin(phase: PhasePlan) -> str:
+    """What a phase was priced by, in words."""
     sources = {step.source for step in phase.breakdown}
     words = {
         "fitted": f"a fit of {phase.chip}",

@@ -10,7 +10,7 @@ from ...hardware_specs.catalogue import get_chip, load_chips
 from ...hardware_specs.cluster import parse_pool
 from ...hardware_specs.dtypes import DTYPES, parse_dtype
 from ...hardware_specs.errors import SpecError
-from ...hardware_specs.prices import price_usd_per_h
+from ...hardware_specs.prices import Payment, chip_price
 from ...models.catalogue import get_model, load_models
 from ..request import PlanRequest, make_request
 from ..result import Objective
@@ -182,10 +182,12 @@ def _chip_offer(name: str, counts: Sequence[int]) -> ChipOffer:
         raise SpecError(
             f"{chip.name} has no slice of {', '.join(map(str, counts))} chips; there are {sorted(there_are)}"
         )
-    price = price_usd_per_h(chip.name)
-    said = None if price is None else f"{price.provider}{f', {price.date}' if price.date else ''}"
+    price = chip_price(chip.name, Payment())
     return ChipOffer(
-        name=chip.name, counts=kept, usd_per_h=None if price is None else price.usd_per_h, price_source=said
+        name=chip.name,
+        counts=kept,
+        usd_per_h=None if price is None else price.usd_per_h,
+        price_source=None if price is None else price.offer,
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from shardwise.hardware_specs import prices
 from shardwise.hardware_specs.catalogue import get_chip, load_chips
 from shardwise.hardware_specs.errors import SpecError, UnknownNameError
-from shardwise.hardware_specs.prices import load_prices, price_usd_per_h, read_prices
+from shardwise.hardware_specs.prices import Payment, chip_price, load_prices, parse_payment, read_prices
 
 HEAD = 'sources: {list: "a price list of 2026"}\nprices:\n'
 
@@ -47,10 +47,14 @@ def test_a_price_cannot_be_changed() -> None:
     ],
 )
 def test_the_price_of_a_chip_is_its_lower_median_row(name: str, usd_per_h: float) -> None:
-    price = price_usd_per_h(name)
+    price = chip_price(name, Payment())
     assert price is not None
-    assert price in load_prices()
-    assert (price.chip, price.kind, price.usd_per_h) == (get_chip(name).name, "on_demand", usd_per_h)
+    assert (price.kind, price.usd_per_h) == ("on_demand", usd_per_h)
+    offers = [row for row in load_prices() if (row.chip, row.kind) == (get_chip(name).name, "on_demand")]
+    assert any(row.usd_per_h == usd_per_h and row.source in price.source for row in offers)
+    assert price.n_offers == len(offers)
+    ends = min(row.usd_per_h for row in offers), max(row.usd_per_h for row in offers)
+    assert (price.low_usd_per_h, price.high_usd_per_h) == ends
 
 
 @given(st.lists(st.integers(min_value=1, max_value=999), min_size=1, max_size=9))
@@ -58,30 +62,67 @@ def test_at_least_half_of_the_rows_are_no_dearer_and_half_no_cheaper(cents: list
     rows = read_prices(HEAD + "".join(_row(f"{cent / 100} USD/h") for cent in cents), "rows.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prices, "load_prices", lambda: rows)
-        price = price_usd_per_h("h100-sxm")
-    assert price in rows
+        price = chip_price("h100-sxm", Payment())
     assert price is not None
     assert 2 * sum(row.usd_per_h <= price.usd_per_h for row in rows) >= len(rows)
     assert 2 * sum(row.usd_per_h >= price.usd_per_h for row in rows) >= len(rows)
 
 
+def _usd_per_h(chip: str, text: str | float | None) -> float | None:
+    price = chip_price(chip, parse_payment(text))
+    return None if price is None else price.usd_per_h
+
+
 def test_kinds_are_kept_apart() -> None:
-    on_demand, spot = price_usd_per_h("tpu-v6e"), price_usd_per_h("tpu-v6e", kind="spot")
-    owned, reserved = price_usd_per_h("mi300x", kind="ownership"), price_usd_per_h("mi300x", kind="reserved_3y")
-    assert on_demand is not None
-    assert spot is not None
-    assert spot.usd_per_h < on_demand.usd_per_h
-    assert (owned and owned.usd_per_h, reserved and reserved.usd_per_h) == (1.12, 1.55)
+    assert _usd_per_h("tpu-v6e", "spot") == 0.5442
+    assert _usd_per_h("tpu-v6e", "on-demand") == 2.97
+    assert (_usd_per_h("mi300x", "ownership"), _usd_per_h("mi300x", "reserved")) == (1.12, 1.55)
 
 
 def test_a_chip_without_a_price_has_none_and_nothing_is_guessed() -> None:
-    assert price_usd_per_h("mi300x") is None
-    assert price_usd_per_h("tpu-v5e", kind="ownership") is None
+    assert _usd_per_h("mi300x", None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        pytest.param("2.5", 2.5, id="a number"),
+        pytest.param(2.5, 2.5, id="no text"),
+        pytest.param("2.5 USD/h", 2.5, id="with its unit"),
+        pytest.param("H100=2.5, l40s=0.8", 2.5, id="by chip"),
+    ],
+)
+def test_a_user_s_own_price_stands_before_the_catalogue(text: str | float, own: float) -> None:
+    price = chip_price("h100-sxm", parse_payment(text))
+    assert price is not None
+    assert (price.usd_per_h, price.kind, price.n_offers) == (own, "own", 1)
+
+
+def test_chips_that_own_prices_leave_out_are_paid_on_demand() -> None:
+    assert _usd_per_h("h100-sxm", "l40s=0.8") == _usd_per_h("h100-sxm", None)
+
+
+@pytest.mark.parametrize(
+    ("chip", "text", "reason"),
+    [
+        pytest.param("mi300x", "on-demand", "known: reserved, ownership", id="a kind nobody offers"),
+        pytest.param("h100-nvl", "spot", "no price of h100-nvl is known as spot; known: on-demand", id="no spot"),
+        pytest.param("h100-sxm", "barter", "choose on-demand, spot, reserved, ownership", id="no kind"),
+        pytest.param("h100-sxm", "0", "must be a positive number", id="for nothing"),
+        pytest.param("h100-sxm", -1.0, "must be a positive number", id="paid to take it"),
+        pytest.param("h100-sxm", "nan", "must be a positive number", id="no number"),
+        pytest.param("h100-sxm", "2.5 EUR/h", "no quantity in USD/h", id="another currency"),
+        pytest.param("h100-sxm", "h1000=0.8", "no chip 'h1000'", id="an unknown chip"),
+    ],
+)
+def test_a_price_that_is_none_is_refused_with_the_way_out(chip: str, text: str | float, reason: str) -> None:
+    with pytest.raises(SpecError, match=reason):
+        chip_price(chip, parse_payment(text))
 
 
 def test_the_price_of_an_unknown_chip_is_an_error() -> None:
     with pytest.raises(UnknownNameError, match="no chip 'h1000'"):
-        price_usd_per_h("h1000")
+        chip_price("h1000", Payment())
 
 
 @pytest.mark.parametrize(
