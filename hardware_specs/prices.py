@@ -186,11 +186,9 @@ def chip_price(chip_name: str, payment: Payment) -> ChipPrice | None:
         return ChipPrice(
             usd_per_h=own, kind="own", offer=said, source=said, n_offers=1, low_usd_per_h=own, high_usd_per_h=own
         )
-    offers = _offers(name, payment.kind or "on_demand")
-    if offers:
-        return _median_price(offers)
-    if payment.kind is None:
-        return None
+    price = catalogue_price(name, payment.kind or "on_demand")
+    if price is not None or payment.kind is None:
+        return price
     known = [word for word, kind in KIND_NAMES.items() if _offers(name, kind)]
     raise SpecError(
         f"no price of {name} is known as {_word(payment.kind)}; known: {', '.join(known) or 'none'}; "
@@ -208,8 +206,16 @@ def _offers(name: str, kind: Kind) -> list[Price]:
     return sorted(rows, key=lambda price: price.usd_per_h)
 
 
-def _median_price(offers: list[Price]) -> ChipPrice:
-    """The cheaper of the middle two: a real offer."""
+def catalogue_price(chip_name: str, kind: Kind) -> ChipPrice | None:
+    """The cheaper of the middle two of a chip's offers of a kind: a real offer; None where there is none.
+
+    Raises
+    ------
+    UnknownNameError : no such chip
+    """
+    offers = _offers(get_chip(chip_name).name, kind)
+    if not offers:
+        return None
     row = offers[(len(offers) - 1) // 2]
     return ChipPrice(
         usd_per_h=row.usd_per_h,

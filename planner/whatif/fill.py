@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware_specs.cluster import Slice
-from ...hardware_specs.prices import Kind, price_usd_per_h
+from ...hardware_specs.prices import Kind, catalogue_price
 from ...hardware_specs.units import format_bytes, format_seconds
 from ...models.layouts import layout_text
 from ...simulator.cost.calibrated import Calibration, calibration_of
+from ...simulator.cost.money import spent_usd, usd_per_mtok
 from ...simulator.cost.phases import model_flop_utilization
 from ..request import PlanRequest
 from .answers import Table
@@ -167,14 +168,14 @@ def _cost(chosen: Chosen, prefill: _Phase, decode: _Phase) -> dict[str, Any]:
         "output_tokens_per_s": capacity_per_s * points.output_tokens,
         "utilization": asked_per_s / capacity_per_s,
         "usd_per_h": dollars,
-        "usd_per_mtok_output": dollars / 3600.0 / (served_per_s * points.output_tokens) * 1e6,
+        "usd_per_mtok_output": usd_per_mtok(spent_usd(dollars, 1.0), served_per_s * points.output_tokens),
     }
 
 
 def usd_per_h(chip: str, price: Change | str | None) -> float:
     """Price of a chip-hour as it was asked for, NaN where none is known."""
     kind: Kind = price if isinstance(price, str) else "on_demand"  # type: ignore[assignment]
-    known = price_usd_per_h(chip, kind)
+    known = catalogue_price(chip, kind)
     usual = np.nan if known is None else known.usd_per_h
     if not isinstance(price, Change):
         return usual
