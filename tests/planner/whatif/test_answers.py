@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from shardwise.hardware_specs.errors import SpecError
-from shardwise.hardware_specs.prices import price_usd_per_h
+from shardwise.hardware_specs.prices import catalogue_price
 from shardwise.planner.api import answer, estimate, plan
 from shardwise.planner.request import make_request
 from shardwise.planner.whatif.ask import WhatIf, what_if
@@ -156,16 +156,16 @@ def test_a_rate_above_what_the_chips_answer_does_not_fit_and_one_below_is_paid_f
     assert low["usd_per_mtok_output"] == pytest.approx(2.0 * high["usd_per_mtok_output"])
     assert high["utilization"] == pytest.approx(1.0 / high["requests_per_s"])
     assert high["requests_per_s"] >= 1.0
-    usd_per_h = price_usd_per_h("h100-sxm").usd_per_h
+    usd_per_h = catalogue_price("h100-sxm", "on_demand").usd_per_h
     assert high["usd_per_mtok_output"] == pytest.approx(usd_per_h / 3600.0 / 100.0 * 1e6)
 
 
 def test_prices_are_a_factor_a_figure_or_a_kind_of_offer() -> None:
-    usual = price_usd_per_h("h100-sxm").usd_per_h
+    usual = catalogue_price("h100-sxm", "on_demand").usd_per_h
     asked = what_if(
         "gpt2", "h100-sxm:2", vary=["price=x0.5,4,3.5USD/h,on-demand,spot"], input_tokens=10, output_tokens=10
     )
-    spot = price_usd_per_h("h100-sxm", "spot")
+    spot = catalogue_price("h100-sxm", "spot")
     wanted = [usual, 8.0, 7.0, 2 * usual, None if spot is None else 2 * spot.usd_per_h]
     assert [row["usd_per_h"] for row in asked.rows()] == pytest.approx(wanted)
 
