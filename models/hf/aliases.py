@@ -91,7 +91,8 @@ _NEUTRAL = """
     embedding_multiplier residual_multiplier logits_multiplier emb_pdrop embd_pdrop router_aux_loss_coef
     output_router_logits no_bias_in_.* zero_loss_bias moe_aux_.* moe_norm_min swiglu_.* logit_scaling
     time_step_(?:min|max|floor|limit|scale|init_scheme)
-    (?:image|video|audio|vision|media|mask|suppress|begin_suppress)_.*tokens?
+    (?:image|video|audio|vision|media|mask|suppress|begin_suppress)_.*tokens? .*rope_interleave vision_soft.*
+    use_unified_vision_chunk need_fp32_gate att_impl_type use_moe_router_bias use_moe
 """
 # Options of some families that change nothing where they are off.
 _OFF = """

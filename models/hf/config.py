@@ -10,6 +10,7 @@ from .aliases import MAY_DIFFER, is_neutral, names_of
 # No dimension of a model is larger, and a mistyped one shall not fill the memory.
 _MOST = 10**9
 _MOST_LAYERS = 10_000
+_MOST_FACTOR = 1000.0
 
 
 @dataclass(slots=True)
@@ -110,6 +111,21 @@ class Config:
             self.reading.missing.append(self._written(word))
             return max(least, 1)
         return default
+
+    def factor(self, word: str, default: float) -> float:
+        """A number above 0 that multiplies a size.
+
+        Raises
+        ------
+        SpecError : it is none
+        """
+        value = self.value(word)
+        if value is None:
+            return default
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value <= _MOST_FACTOR:
+            raise SpecError(f"{self.name}: {self._written(word)}={value!r} must be a number above 0")
+        return float(value)
 
     def flag(self, word: str, default: bool) -> bool:
         """True or false.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ..blocks import Block, Layers
 from ..feed_forward import Activation, DenseFfn
 from ..mixers.attention import AttentionMixer
+from ..mixers.compressed import CompressedMixer
 
 # Longest pattern of layers that is looked for.
 _LONGEST_ROW = 16
@@ -65,7 +66,9 @@ def stack_of(blocks: Sequence[Block]) -> tuple[dict[str, Block], tuple[Layers, .
 def _stem(block: Block) -> str:
     parts: list[str] = []
     if isinstance(block.mixer, AttentionMixer) and block.mixer.reach is not None:
-        parts.append(block.mixer.reach.pattern)
+        parts.append(f"{block.mixer.reach.pattern}-{block.mixer.reach.size}")
+    elif isinstance(block.mixer, CompressedMixer):
+        parts.append(f"compressed-{block.mixer.ratio or 1}")
     elif block.mixer is not None:
         parts.append(block.mixer.kind)
     return "-".join(parts + ([] if block.ffn is None else [block.ffn.kind]))

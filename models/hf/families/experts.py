@@ -185,7 +185,10 @@ def step3(config: Config) -> Model:
     windowed_heads = (
         config.optional("num_sliding_attention_heads") or other.optional("n_heads") or config.count("n_heads")
     )
-    config.ignore("use_head_wise_attn_gate", "swiglu_limits", "yarn_only_types", "zero_centered", "norm_expert_weight")
+    config.ignore(
+        "use_head_wise_attn_gate", "yarn_only_types", "zero_centered", "norm_expert_weight", "use_rope_layers"
+    )
+    config.ignore("sink", "use_qk_norm", "enable_sfa")
     whole = attention(config, traits).model_copy(update={"head_gate": True})
     windowed = whole.model_copy(update={"n_heads": windowed_heads})
     mixers = [

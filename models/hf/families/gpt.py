@@ -112,7 +112,7 @@ def mpt(config: Config) -> Model:
         qk_norm_over="width",
         tied=True,
     )
-    d_ff = int((config.value("expansion_ratio") or 4) * config.count("d_model"))
+    d_ff = int(config.factor("expansion_ratio", 4.0) * config.count("d_model"))
     block = Block(mixer=attention(config, traits, n_kv_heads=kv_heads), ffn=dense(config, traits, d_ff))
     return assemble(config, traits, [block] * n_layers(config))
 

@@ -72,6 +72,10 @@ def nemotron_h(config: Config) -> Model:
     config.ignore(
         "attention_bias", "moe_shared_expert_overlap", "mamba_proj_bias", "moe_latent_size", "use_bias", "head_dim"
     )
+    if listed is not None and not isinstance(listed, str | list):
+        raise SpecError(
+            f"{config.name}: hybrid_override_pattern={listed!r} must be text of one letter a layer, or a list"
+        )
     pattern = [letters.get(str(one), str(one)) for one in listed or []]
     if config.has("n_layers") and len(pattern) != n_layers(config):
         raise SpecError(f"{config.name}: its pattern has {len(pattern)} layers, num_hidden_layers={n_layers(config)}")
@@ -82,7 +86,7 @@ def nemotron_h(config: Config) -> Model:
                 config, heads="mamba_heads", d_head="mamba_d_head", bias="use_bias", conv_bias="use_conv_bias"
             )
         ),
-        "*": lambda: Block(mixer=attention(config, traits)),
+        "*": lambda: Block(mixer=attention(config, traits, d_head=config.optional("attention_head_dim"))),
         "-": lambda: Block(ffn=dense(config, traits)),
         "E": lambda: _latent_experts(config, traits),
     }
@@ -138,7 +142,7 @@ def bamba(config: Config) -> Model:
     traits = Traits(
         qkv_bias=("attention_bias", False), out_bias=("attention_bias", False), ffn_bias=("mlp_bias", False)
     )
-    count, attending = n_layers(config), set(config.items("attn_layer_indices") or [])
+    count, attending = n_layers(config), config.items("attn_layer_indices") or []
     config.ignore("expand", "layer_types", "layers_block_type")
     mixer = mamba2_mixer(
         config, heads="mamba_heads", d_head="mamba_d_head", bias="mamba_proj_bias", conv_bias="mamba_conv_bias"

@@ -6,6 +6,7 @@ from typing import Any
 from ....hardware_specs.errors import SpecError
 from ...blocks import Block
 from ...description import Model
+from ...mixers.attention import Reach
 from ..config import Config
 from ..decoder import assemble, attention, attentions, dense, n_layers
 from ..traits import Traits
@@ -91,6 +92,7 @@ def _searched_block(config: Config, layer: Any, i: int) -> Block | None:
         raise SpecError(f"{config.name}: block_configs[{i}]={layer!r} must be an object")
     part = Config(layer, config.reading, path=f"block_configs[{i}].")
     mixing, feeding = part.part("attention"), part.part("ffn")
+    window = mixing.optional("window_length")
     mixer, ffn = None, None
     if mixing.flag("replace_with_linear", False) or feeding.flag("replace_with_linear", False):
         raise SpecError(
@@ -105,7 +107,8 @@ def _searched_block(config: Config, layer: Any, i: int) -> Block | None:
             raise SpecError(
                 f"{config.name}: block_configs[{i}] groups {group} heads, which do not divide its {n_heads}"
             )
-        mixer = attention(config, LLAMA, n_kv_heads=kv_heads or (n_heads // group if group else None))
+        reach = None if window is None else Reach(pattern="window", size=window)
+        mixer = attention(config, LLAMA, n_kv_heads=kv_heads or (n_heads // group if group else None), reach=reach)
     if not feeding.flag("no_op", False):
         width = feeding.optional("d_ff") or _searched_width(config, feeding)
         ffn = dense(config, LLAMA, width)
@@ -115,9 +118,10 @@ def _searched_block(config: Config, layer: Any, i: int) -> Block | None:
 
 def _searched_width(config: Config, feeding: Config) -> int:
     """Two thirds of a multiple of twice the model's width, rounded up."""
-    factor = feeding.value("ffn_mult")
-    if not isinstance(factor, int | float) or not 0 < factor < 100:
-        raise SpecError(f"{config.name}: {feeding.path}ffn_mult={factor!r} must be a number above 0")
+    factor = feeding.factor("ffn_mult", 0.0)
+    if not factor:
+        config.reading.missing.append(f"{feeding.path}ffn_mult")
+        return 1
     exact = int(2 * factor * config.count("d_model") / 3)
     return -(-exact // _SEARCH_STEP) * _SEARCH_STEP
 

@@ -20,13 +20,12 @@ def inner_width(config: Config, *, written: str | None = "d_ff") -> int:
     ------
     SpecError : the file gives a width that is not `expand` times that of the model
     """
-    factor = config.value("expand")
-    expand = factor if isinstance(factor, int | float) and not isinstance(factor, bool) and factor > 0 else 2
+    expand = config.factor("expand", 2.0)
     width = int(expand * config.count("d_model"))
     given = config.optional(written) if written else None
     if given is not None and given != width and not config.reading.missing:
         raise SpecError(
-            f"{config.name}: intermediate_size={given}, but expand={expand} times hidden_size={config.count('d_model')} "
+            f"{config.name}: intermediate_size={given}, but expand={expand:g} times hidden_size={config.count('d_model')} "
             f"is {width}; mend one of them"
         )
     return width
