@@ -43,6 +43,7 @@ class Model(BaseModel):
     encoder : a stack of its own that reads the input; the decoder's blocks then have `cross`
     bidirectional : every token meets every other, nothing is generated and nothing cached (BERT)
     state_dtype : what recurrent states are kept as
+    kv_dtype : what keys and values are kept as where it comes with scales for that; None for as activations are
     mixer_dtype, expert_dtype : of the weights of mixers and of experts, where other than `weights_dtype`
     embedding_dtype : of embedding, logits, norms and biases, where other than `weights_dtype`
     d_embedding : width of embedding and logits where they are projected to and from d_model
@@ -87,6 +88,7 @@ class Model(BaseModel):
     expert_dtype: str | None = None
     embedding_dtype: str | None = None
     state_dtype: str = "fp32"
+    kv_dtype: str | None = None
     n_vision_params: int = Field(default=0, ge=0)
     n_other_params: int = Field(default=0, ge=0)
     encoder: Encoder | None = None

@@ -100,7 +100,7 @@ _ACTIVATIONS = ("bf16", "fp16")
 
 
 def default_formats(model: Model, weights: str | None = None, kv: str | None = None) -> Formats:
-    """Formats by name: the model as it ships unless said, 16-bit activations of its kind, and a cache like those.
+    """Formats by name: the model as it ships unless said, 16-bit activations of its kind, and a cache as it says or like those.
 
     A format that the model's experts ship in means the model as it ships: what it leaves wider stays so.
     """
@@ -109,6 +109,7 @@ def default_formats(model: Model, weights: str | None = None, kv: str | None = N
     shipped = [None if name is None else parse_dtype(name) for name in _shipped(model)]
     as_shipped = weights is None or stored == native or stored == shipped[1]
     mixers, experts, ends = shipped if as_shipped else (None, None, None)
+    kv = kv or model.kv_dtype
     kinds = [dtype for dtype in (stored, native, parse_dtype("bf16")) if dtype.name in _ACTIVATIONS]
     return Formats(
         weights=native if as_shipped else stored,

@@ -121,7 +121,12 @@ def _element_type(config: Config) -> str:
     if name is None or name == "auto":
         config.reading.notes.append(f"the file gives no dtype; {_DEFAULT} is taken")
         return _DEFAULT
-    return parse_dtype(str(name).removeprefix("torch.")).name
+    found = parse_dtype(str(name).removeprefix("torch.")).name
+    if found == "fp32":
+        config.reading.notes.append(
+            "its checkpoint is in fp32; activations and cache are taken as bf16, as engines run it"
+        )
+    return found
 
 
 def _converted(config: Config, raw: Mapping[str, Any]) -> tuple[str | None, float]:

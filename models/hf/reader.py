@@ -11,6 +11,7 @@ from ...hardware_specs.errors import SpecError
 from ..description import Model
 from ..params import idle_params, index_elements_per_token, kv_bytes_per_token, n_params, state_bytes_per_sequence
 from ..weights import weight_bytes
+from ..work import default_formats
 from .checks import check_index, check_name
 from .config import Config, Reading
 from .defaults import defaults_of
@@ -31,14 +32,12 @@ class Imported:
 
     Parameters
     ----------
-    kv_dtype : what keys and values are kept in
     scale_bytes : of scales and zero points beside each quantised element
     unknown_fields : that nobody asked for
     notes : sentences for its reader
     """
 
     model: Model
-    kv_dtype: str
     scale_bytes: float
     unknown_fields: tuple[str, ...]
     notes: tuple[str, ...]
@@ -47,6 +46,11 @@ class Imported:
     def weight_bytes(self) -> float:
         """Of all weights, with the scales of those that are quantised."""
         return weight_bytes(self.model, scales=self.scale_bytes)
+
+    @property
+    def kv_dtype(self) -> str:
+        """What keys and values are kept in: as the file says, else as activations are, in 16 bits."""
+        return default_formats(self.model).kv.name
 
     @property
     def kv_bytes_per_token(self) -> float:
@@ -98,7 +102,6 @@ def import_fields(source: Source, *, name: str | None = None, overrides: Sequenc
     unknown = tuple(sorted(set(top.unknown()) | set(text.unknown())))
     found = Imported(
         model=model,
-        kv_dtype=formats.kv_dtype or formats.native,
         scale_bytes=formats.scales,
         unknown_fields=unknown,
         notes=(),
@@ -238,7 +241,7 @@ def _finish(model: Model, top: Config, text: Config, kind: str, beside: Mapping[
     outer = top.text("model_type", "")
     tower = TOWERS.get(outer)
     in_front = text.path and any(top.has(word) for word in ("vision_config", "audio_config"))
-    update: dict[str, Any] = {}
+    update: dict[str, Any] = {"kv_dtype": formats.kv_dtype}
     if in_front and tower is not None:
         update["n_vision_params"] = tower(top, model.d_model)
     elif in_front:
