@@ -204,7 +204,7 @@ def held_positions(block: Block, tokens: Array) -> Array:
     window, mixer = full_window(block), block.mixer
     if not window:
         return tokens
-    entries = tokens / mixer.ratio if isinstance(mixer, CompressedMixer) and mixer.ratio else 0.0
+    entries = np.ceil(tokens / mixer.ratio) if isinstance(mixer, CompressedMixer) and mixer.ratio else 0.0
     return np.minimum(tokens, float(window)) + entries
 
 

@@ -104,6 +104,7 @@ def _bytes(
     """Bytes of tensors on one chip, each in its own format."""
     model = request.model
     ends = {"E": model.d_model, "V": model.vocab_size, "P": model.n_learned_positions}
+    ends |= {} if dims else {"O": model.n_other_params}
     formats = {
         "weight": phase.weights,
         "mixer": phase.mixer_weights,
@@ -113,7 +114,7 @@ def _bytes(
         "state": model.state_dtype,
         "activation": phase.activations,
     }
-    return sum(_elements(t, dims | ends, sizes) * parse_dtype(formats[t.role]).bytes_per_element for t in tensors)
+    return sum(_elements(t, ends | dims, sizes) * parse_dtype(formats[t.role]).bytes_per_element for t in tensors)
 
 
 def _dims(request: PlanRequest, phase: PhasePlan, block: Block, sequences: int, context: int) -> dict[str, int]:

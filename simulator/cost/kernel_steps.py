@@ -79,7 +79,12 @@ def matmul_time(kernels: KernelTimes, step: Matmul, sizes: Sizes, formats: Forma
 
 
 def attention_time(kernels: KernelTimes, step: Attention, sizes: Sizes, formats: Formats) -> TimedStep | None:
-    """Attention of every token group, a kernel each; None where none of its kind was measured."""
+    """Attention of every token group, a kernel each; None where none of its kind was measured.
+
+    Where one vector is key and value, no kernel was: all that were measured read both.
+    """
+    if "K" not in step.cache.form.letters:
+        return None
     timed = []
     for shape in attention_shapes(step, sizes):
         decodes = np.ndim(shape["new"]) == 0 and float(shape["new"]) == 1.0 and float(np.max(shape["past"])) > 0

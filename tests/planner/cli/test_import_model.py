@@ -105,6 +105,38 @@ def test_what_is_written_is_a_model_of_every_command(run: Run, tmp_path: Path) -
     assert run("show", "models", written, "--json").exit_code == 0
 
 
+_COMPRESSED = LLAMA | {
+    "model_type": "deepseek_v4", "num_key_value_heads": 1, "head_dim": 64, "q_lora_rank": 64, "o_groups": 2, "o_lora_rank": 32,
+    "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 128, "hc_mult": 4,
+    "index_n_heads": 4, "index_head_dim": 32, "index_topk": 16, "sliding_window": 32, "compress_ratios": [0, 4, 128, 4],
+}  # fmt: skip
+_NEMOTRON = LLAMA | {
+    "model_type": "nemotron_h", "hybrid_override_pattern": "ME*E", "mamba_num_heads": 8, "mamba_head_dim": 64, "n_groups": 4,
+    "ssm_state_size": 16, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 128,
+    "moe_shared_expert_intermediate_size": 256, "moe_latent_size": 64,
+}  # fmt: skip
+_GEMMA4 = {
+    "model_type": "gemma4",
+    "text_config": LLAMA
+    | {
+        "model_type": "gemma4_text",
+        "head_dim": 32,
+        "global_head_dim": 64,
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+}
+
+
+@pytest.mark.parametrize("fields", [LATENT, _COMPRESSED, _NEMOTRON, _GEMMA4], ids=lambda fields: fields["model_type"])
+def test_what_is_read_is_planned(run: Run, tmp_path: Path, fields: dict[str, object]) -> None:
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(fields), "utf-8")
+    result = run("plan", path, "--on", "h100-sxm:2", "--batch", 2, "--input", 300, "--output", 8, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["plans"]
+
+
 def test_a_plan_of_a_file_finds_its_model_again(run: Run, config: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     made = run("plan", config.parent, "--on", "h100-sxm:2", "--batch", 1, "--input", 64, "--output", 8, "--json")
