@@ -1,7 +1,7 @@
 """``shardwise whatif``: one question asked again with some of its figures varied."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,6 +55,9 @@ def whatif(
     ] = False,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs at each rate.")] = 3,
     requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of a run.")] = 500,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Write one page of controls that answers offline, with a grid inside.")
+    ] = False,
     keys: Annotated[bool, typer.Option("--keys", help="List what can be varied, and exit.")] = False,
     as_json: opt.Json = False,
 ) -> None:
@@ -67,7 +70,7 @@ def whatif(
     if keys:
         _print_keys()
         return
-    if not vary:
+    if not vary and not interactive:
         raise SpecError("say what to vary, e.g. --vary chips=8,16,32 --vary weights=bf16,int8; --keys lists the keys")
     _check_output(out)
     if simulate:
@@ -85,31 +88,42 @@ def whatif(
             as_json=as_json,
         )
         return
-    answer = what_if(
-        base,
-        on,
-        vary=vary,
-        rank=rank,
-        objective=objective_of(objective),
-        yes=yes,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        prefill_batch=prefill_batch if prefill_batch is not None else batch,
-        decode_batch=decode_batch if decode_batch is not None else batch,
-        weights=weights,
-        kv_dtype=kv_dtype,
-        prefill=prefill,
-        decode=decode,
-        tp=tp,
-        pp=pp,
-        dp=dp,
-        ttft_s=opt.seconds(ttft),
-        tpot_s=opt.seconds(tpot),
-        rate_per_s=rate,
-        engine=engine,
-        bound=bound or None,
-        memory_share=memory_share,
-    )
+    given: dict[str, Any] = {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "prefill_batch": prefill_batch if prefill_batch is not None else batch,
+        "decode_batch": decode_batch if decode_batch is not None else batch,
+        "weights": weights,
+        "kv_dtype": kv_dtype,
+        "prefill": prefill,
+        "decode": decode,
+        "tp": tp,
+        "pp": pp,
+        "dp": dp,
+        "ttft_s": opt.seconds(ttft),
+        "tpot_s": opt.seconds(tpot),
+        "rate_per_s": rate,
+        "engine": engine,
+        "bound": bound or None,
+        "memory_share": memory_share,
+    }
+    if interactive:
+        from .whatif_explorer import write_interactive
+
+        write_interactive(
+            base,
+            on,
+            vary,
+            rank=rank,
+            objective=objective_of(objective),
+            yes=yes,
+            given=given,
+            out=out,
+            command=command_of(context),
+            as_json=as_json,
+        )
+        return
+    answer = what_if(base, on, vary=vary, rank=rank, objective=objective_of(objective), yes=yes, **given)
     if out is not None:
         _write(answer, out, command_of(context))
     _print(answer, as_json=as_json)

@@ -21,6 +21,15 @@ _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 OWN = "own"
 
 
+class Fixed(BaseModel):
+    """What no control of the page changes: engine (None is the chip's usual one), pricing by the roofline, share of HBM."""
+
+    model_config = _STRICT
+    engine: str | None = None
+    bound: bool = False
+    memory_share: float | None = None
+
+
 class Question(BaseModel):
     """What a sheet answers.
 
@@ -38,6 +47,7 @@ class Question(BaseModel):
     output_tokens: int
     weights: str = OWN
     kv_dtype: str = OWN
+    fixed: Fixed = Fixed()
 
     @property
     def key(self) -> str:
@@ -67,6 +77,9 @@ def request_of(question: Question) -> PlanRequest:
         weights=_format(question.weights),
         kv_dtype=_format(question.kv_dtype),
         objective="cost",
+        engine=question.fixed.engine,
+        bound=question.fixed.bound,
+        memory_share=question.fixed.memory_share,
     )
     return replace(request, slices=slices, decode_slices=slices, sharing="shared", max_chips=counts[-1])
 
@@ -104,7 +117,26 @@ class Offer(BaseModel):
     output_tokens: tuple[int, ...]
     weights: tuple[str, ...]
     kv_dtypes: tuple[str, ...]
+    fixed: Fixed = Fixed()
     is_open: bool = False
+
+    @property
+    def product(self) -> str:
+        """How many of each menu multiply to the questions, in words; counts of chips share a sheet."""
+        menus = {
+            "models": self.models,
+            "chips": self.chips,
+            "inputs": self.input_tokens,
+            "outputs": self.output_tokens,
+            "weight formats": self.weights,
+            "cache formats": self.kv_dtypes,
+        }
+        return " x ".join(f"{len(menu)} {name}" for name, menu in menus.items())
+
+    @property
+    def n_questions(self) -> int:
+        """How many questions the controls can put."""
+        return sum(1 for _ in self.questions())
 
     def questions(self) -> Iterator[Question]:
         """Every question that the controls can put."""
@@ -118,6 +150,7 @@ class Offer(BaseModel):
                 output_tokens=n_out,
                 weights=weights,
                 kv_dtype=kv,
+                fixed=self.fixed,
             )
 
 
@@ -148,6 +181,7 @@ def make_offer(
     output_tokens: Sequence[int],
     weights: Sequence[str] = (OWN,),
     kv_dtypes: Sequence[str] = (OWN,),
+    fixed: Fixed | None = None,
     is_open: bool = False,
 ) -> Offer:
     """An offer of names and numbers that were checked; counts that a chip has no slice of are left out of its own.
@@ -165,6 +199,7 @@ def make_offer(
         output_tokens=tuple(sorted(set(output_tokens))),
         weights=formats[0],
         kv_dtypes=formats[1],
+        fixed=fixed or Fixed(),
         is_open=is_open,
     )
 

@@ -108,7 +108,7 @@ def what_if(
     if count > MANY_POINTS and not yes:
         factors = " x ".join(f"{len(axis.values):,} {axis.key}" for axis in axes)
         raise SpecError(f"{factors} = {count:,} points, more than {MANY_POINTS:,}; vary less, or pass --yes")
-    question = freed(_question(base, on, rank, {k: v for k, v in given.items() if v is not None}), axes)
+    question = freed(base_question(base, on, rank, given), axes)
     check_complete(question, axes)
     chosen = objective or _usual_objective(question, axes)
     asked = list(questions(question, axes))
@@ -124,9 +124,15 @@ def what_if(
     )
 
 
-def _question(
+def base_question(
     base: str | Path | Model | PlanResult | Question, on: str | None, rank: int, given: Mapping[str, Any]
 ) -> Question:
+    """What is varied: parameters as of `what_if`; fields given as None are the base's.
+
+    Raises
+    ------
+    SpecError : no such model, file, plan or chip
+    """
     if isinstance(base, Question):
         made = base
     elif isinstance(base, Model):
@@ -137,7 +143,7 @@ def _question(
         made = question_of_plan(read_result(Path(base)), rank)
     else:
         made = Question(model=get_model(str(base)).name)
-    changes = dict(given)
+    changes = {name: value for name, value in given.items() if value is not None}
     if on is not None:
         chip, _, shape = on.partition(":")
         changes |= {"hardware": get_chip(chip).name, "chips": shape.strip() or None}

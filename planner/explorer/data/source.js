@@ -4,13 +4,22 @@ function questionKey(state) {
   return [state.model, state.chip, state.input, state.output, state.weights, state.kv].join("|");
 }
 
+// A sheet of the grid: gzip in base64, unpacked when it is first looked at.
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
+
 function gridSource(page) {
+  const told = new Map();
   return {
     async sheet(state) {
-      const sheet = page.sheets[questionKey(state)];
-      if (!sheet) throw new Error("The grid of this page has no such combination; change a control.");
-      if (sheet.error) throw new Error(sheet.error);
-      return sheet;
+      const key = questionKey(state);
+      const held = page.sheets[key];
+      if (!held) throw new Error("The grid of this page has no such combination; change a control.");
+      if (held.error) throw new Error(held.error);
+      if (!told.has(key)) told.set(key, await unpacked(held.packed));
+      return told.get(key);
     },
   };
 }
