@@ -60,10 +60,10 @@ def write_interactive(
         write_explorer(
             made.offer, made.start, out, made_by=command, progress=lambda done, total: bar.update(done - bar.pos)
         )
-    told = {"file": str(out), "n_sheets": n_sheets, "bytes": out.stat().st_size}
+    n_bytes = out.stat().st_size
     wall_s = time.perf_counter() - started
     if as_json:
-        typer.echo(json.dumps(told | {"wall_s": wall_s}))
+        typer.echo(json.dumps({"file": str(out), "n_sheets": n_sheets, "bytes": n_bytes, "wall_s": wall_s}))
     else:
-        typer.echo(f"{out}: {n_sheets} sheets, {told['bytes'] / 1e6:.1f} MB; open it in a browser, offline")
+        typer.echo(f"{out}: {n_sheets} sheets, {n_bytes / 1e6:.1f} MB; open it in a browser, offline")
     typer.echo(f"computed in {wall_s:.1f} s", err=True)
