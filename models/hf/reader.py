@@ -240,10 +240,12 @@ def _finish(model: Model, top: Config, text: Config, kind: str, beside: Mapping[
     model = formats.applied(model)
     outer = top.text("model_type", "")
     tower = TOWERS.get(outer)
-    in_front = text.path and any(top.has(word) for word in ("vision_config", "audio_config"))
+    # an older file has the fields of its text model beside the tower, a newer one in an object of their own
+    outer_part = top if text.path else text
+    in_front = any(outer_part.has(word) for word in ("vision_config", "audio_config"))
     update: dict[str, Any] = {"kv_dtype": formats.kv_dtype}
     if in_front and tower is not None:
-        update["n_vision_params"] = tower(top, model.d_model)
+        update["n_vision_params"] = tower(outer_part, model.d_model)
     elif in_front:
         text.reading.notes.append("its text model is read alone: what sees or hears in front of it is not counted")
     if n_mtp := text.optional("n_mtp", least=0):

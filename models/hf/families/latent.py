@@ -1,5 +1,6 @@
 """Decoders with latent attention: DeepSeek-V2, V3 and V3.2, Kimi-K2, GLM-5 and their kin."""
 
+from ....hardware_specs.errors import SpecError
 from ...blocks import Block
 from ...description import Model
 from ...feed_forward import DenseFfn, ExpertsFfn
@@ -16,8 +17,19 @@ def latent(config: Config) -> LatentMixer:
     """One latent attention.
 
     `num_key_value_heads` says nothing here: all heads read one latent; and `head_dim`, where it is given, is the rotated part.
+
+    Raises
+    ------
+    SpecError : the parts of a head are not as wide as the whole
     """
-    config.ignore("n_kv_heads", "d_head", "qk_head_dim", "mla_use_nope", "kv_b_proj_bias")
+    config.ignore("n_kv_heads", "d_head", "mla_use_nope", "kv_b_proj_bias")
+    d_nope, d_rope = config.count("qk_nope_head_dim"), config.count("qk_rope_head_dim")
+    whole = config.optional("qk_head_dim")
+    if whole not in (None, d_nope + d_rope) and not config.reading.missing:
+        raise SpecError(
+            f"{config.name}: qk_head_dim={whole}, but qk_nope_head_dim={d_nope} and qk_rope_head_dim={d_rope} "
+            f"are {d_nope + d_rope}; mend one of them"
+        )
     indexer = None
     if config.has("index_topk"):
         indexer = Indexer(
@@ -29,8 +41,8 @@ def latent(config: Config) -> LatentMixer:
         n_heads=config.count("n_heads"),
         q_rank=config.optional("q_lora_rank"),
         kv_rank=config.count("kv_lora_rank"),
-        d_nope=config.count("qk_nope_head_dim"),
-        d_rope=config.count("qk_rope_head_dim"),
+        d_nope=d_nope,
+        d_rope=d_rope,
         d_value=config.count("v_head_dim"),
         indexer=indexer,
         output_gate=config.flag("mla_use_output_gate", False),

@@ -46,6 +46,7 @@ _NEMOTRON = LLAMA | {"model_type": "nemotron_h", "hybrid_override_pattern": "*-"
         pytest.param(LLAMA, {"layer_types": ["full_attention"]}, "layer_types names 1 layers, num_hidden_layers=4", id="types"),
         pytest.param(LLAMA, {"layer_types": ["telepathy"] * 4}, "'telepathy', a kind of block", id="kind"),
         pytest.param(LLAMA, {"n_layer": 5}, "num_hidden_layers=4, n_layer=5 name one size", id="two names"),
+        pytest.param(LATENT, {"qk_head_dim": 99}, "qk_head_dim=99, but qk_nope_head_dim=32", id="parts of a head"),
         pytest.param(_MAMBA, {}, "intermediate_size=999, but expand=2 times hidden_size=64", id="channels"),
         pytest.param(_MAMBA2, {}, "num_heads=4 times head_dim=64 is 256, but expand times hidden_size is 128", id="mamba heads"),
         pytest.param(_NEMOTRON, {}, "its pattern has 2 layers, num_hidden_layers=4", id="pattern"),

@@ -10,10 +10,17 @@ from shardwise.models.hf.reader import import_model
 from shardwise.models.params import idle_params, n_params
 from shardwise.tests.models.hf.reading import read
 
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(__file__).parent / name).read_text("utf-8").splitlines()]
+
+
 # One config a line, with what transformers 5.23.0 counts on the meta device: all parameters, and those of routed experts.
-_COUNTED = [json.loads(line) for line in (Path(__file__).parent / "counted.jsonl").read_text("utf-8").splitlines()]
+_COUNTED = _rows("counted.jsonl")
+# The same of models with a tower.
+_TOWERS = _rows("counted_towers.jsonl")
 # Sizes of models whose repositories bring their own code, and the billions of parameters on their cards.
-_PUBLISHED = [json.loads(line) for line in (Path(__file__).parent / "published.jsonl").read_text("utf-8").splitlines()]
+_PUBLISHED = _rows("published.jsonl")
 _PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_k", "num_selected_experts")
 _EXPERTS = ("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts")
 
@@ -30,6 +37,13 @@ def test_every_family_counts_as_its_class_does(row: dict[str, Any]) -> None:
     n_experts, per_token = _first(config, _EXPERTS), _first(config, _PER_TOKEN)
     assert idle_params(found.model) == row["n_expert_params"] * (n_experts - per_token) // n_experts
     assert found.unknown_fields == ()
+
+
+@pytest.mark.parametrize("row", _TOWERS, ids=lambda row: row["name"])
+def test_towers_count_as_their_classes_do(row: dict[str, Any]) -> None:
+    model = read(row["config"]).model
+    assert n_params(model) == row["n_params"]
+    assert model.n_vision_params > 0
 
 
 def test_most_families_are_counted() -> None:
