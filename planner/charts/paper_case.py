@@ -76,6 +76,12 @@ def number(row: Row, name: str) -> float:
     return float(value)
 
 
+def batch_label(row: Row) -> str:
+    """The batch, at every third doubling: points lie close."""
+    batch = int(number(row, "batch"))
+    return str(batch) if (batch.bit_length() - 1) % 3 == 0 else ""
+
+
 def hover(row: Row, phase: str) -> str:
     """A phase of a row in two lines."""
     step = "ttft_s" if phase == "prefill" else "tpot_s"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ...hardware_specs.errors import SpecError
 from ..whatif.ask import WhatIf, what_if
-from .paper_case import LATENCY_TITLES, PaperCase, Row, batches, hover, number
+from .paper_case import LATENCY_TITLES, PaperCase, Row, batch_label, batches, hover, number
 from .published import published_points
 from .values import Chart, Curve, Panel, Scale
 
@@ -51,7 +51,7 @@ def _phase_panel(
             dash=layouts.index(layout),
             x=tuple(read.x(row) for row in rows),
             y=tuple(read.y(row) for row in rows),
-            labels=tuple(str(row["batch"]) for row in rows),
+            labels=tuple(batch_label(row) for row in rows),
             hover=tuple(hover(row, phase) for row in rows),
         )
         for (group, layout), rows in curves.items()
@@ -87,7 +87,7 @@ def cost_latency_chart(case: PaperCase) -> Chart:
     return Chart(
         name="1",
         title=f"Figure 1: {case.model.name} on {case.chip}, cost against latency",
-        says=f"{case.lengths}; numbers at the points are batches, dashes tell layouts apart",
+        says=f"{case.lengths}; numbers are batches, dashes tell layouts apart",
         panels=_two_phases(case, "1", "chip_s_per_token", 1e3, Scale(title="cost (chip-ms a token)", log=True)),
     )
 
@@ -97,6 +97,6 @@ def mfu_latency_chart(case: PaperCase) -> Chart:
     return Chart(
         name="C.1",
         title=f"Figure C.1: {case.model.name} on {case.chip}, MFU against latency",
-        says=f"{case.lengths}; numbers at the points are batches, dashes tell layouts apart",
+        says=f"{case.lengths}; numbers are batches, dashes tell layouts apart",
         panels=_two_phases(case, "C.1", "mfu", 1.0, Scale(title="MFU", least=0.0)),
     )

@@ -1,7 +1,7 @@
 """Figures 9 and B.1: whole requests, and one prompt read as quickly as can be."""
 
 from ..whatif.ask import WhatIf, what_if
-from .paper_case import PaperCase, Row, batches, hover, need, number, over
+from .paper_case import PaperCase, Row, batch_label, batches, hover, need, number, over
 from .published import published_points
 from .values import Chart, Curve, Panel, Scale
 
@@ -47,7 +47,7 @@ def runtime_chart(case: PaperCase) -> Chart:
 
 def _with_batches(curve: Curve, answer: WhatIf) -> Curve:
     rows = [row for row in answer.rows() if row["fits"] and str(row["chips"]) == curve.name]
-    return Curve(name=f"{curve.name} chips", x=curve.x, y=curve.y, labels=tuple(str(row["batch"]) for row in rows))
+    return Curve(name=f"{curve.name} chips", x=curve.x, y=curve.y, labels=tuple(batch_label(row) for row in rows))
 
 
 def shortest_prefill_chart(case: PaperCase) -> Chart:

@@ -48,20 +48,18 @@ def _timings(paper: Pope2022) -> Iterator[Timing]:
 
 
 def _named(figure: str, row: Timing) -> str:
-    if figure in ("6", "7"):
-        return f"{row.ffn}, published"
-    return f"{row.source}: {row.chips} chips, {row.weights}"
+    """The curve of ours that a point belongs to."""
+    return row.ffn if figure in ("6", "7") else f"{row.chips} chips, {row.weights}"
 
 
 def _curve(name: str, figure: str, rows: list[Timing]) -> Curve:
     points = [_point(figure, row) for row in rows]
     return Curve(
-        name=name,
+        name=f"{name}, published",
         style="published",
-        group=rows[0].ffn if figure in ("6", "7") else name,
+        group=name,
         x=tuple(x for x, _ in points),
         y=tuple(y for _, y in points),
-        labels=tuple(str(row.batch) for row in rows) if figure in ("1", "C.1") else (),
         hover=tuple(
             f"published: {row.source}, batch {row.batch}, {row.chips} chips, {row.ffn}/{row.attention}" for row in rows
         ),

@@ -53,7 +53,12 @@ def goodput_chart(runs: Sequence[RateRun], title: str) -> Chart:
     goodput = _interval_curve("goodput", rates, [run.goodput_per_s for run in runs])
     all_ = _interval_curve("answered", rates, [run.requests_per_s for run in runs])
     times = [
-        _interval_curve(name, rates, [getattr(run, f"{name.lower()}_p99_s") for run in runs])
+        Panel(
+            title=f"{name}, 99th percentile",
+            x=Scale(title="requests that come (1/s)"),
+            y=Scale(title="time (s)", least=0.0),
+            curves=(_interval_curve(name, rates, [getattr(run, f"{name.lower()}_p99_s") for run in runs]),),
+        )
         for name in ("TTFT", "TPOT")
     ]
     return Chart(
@@ -67,12 +72,7 @@ def goodput_chart(runs: Sequence[RateRun], title: str) -> Chart:
                 y=Scale(title="requests answered (1/s)", least=0.0),
                 curves=(goodput, all_, Curve(name="all", style="guide", x=ends, y=ends)),
             ),
-            Panel(
-                title="99th percentiles",
-                x=Scale(title="requests that come (1/s)"),
-                y=Scale(title="time (s)", log=True),
-                curves=tuple(times),
-            ),
+            *times,
         ),
     )
 
@@ -117,7 +117,7 @@ def _limits(runs: Sequence[RateRun], of: str) -> list[float]:
     if not len(known):
         return []
     low, high = float(np.quantile(known, 0.01)), float(np.quantile(known, 0.99))
-    return [float(f"{limit:.2g}") for limit in np.geomspace(low, max(high, low * 1.01), _LIMITS)]
+    return list(dict.fromkeys(float(f"{limit:.2g}") for limit in np.geomspace(low, max(high, low * 1.01), _LIMITS)))
 
 
 def _share(run: RateRun, of: str, limit_s: float, tpot_s: float | None) -> float:

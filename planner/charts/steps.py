@@ -115,9 +115,6 @@ def step_works(phase: PhasePlan, model: Model, shape: WorkloadShape) -> tuple[St
     return tuple(found)
 
 
-_INTENSITIES = tuple(2.0**i for i in range(-4, 14))
-
-
 def roofline_chart(plan: Plan, model: Model, shape: WorkloadShape) -> Chart:
     """Every matmul and attention of both phases against what the chip claims.
 
@@ -135,12 +132,15 @@ def roofline_chart(plan: Plan, model: Model, shape: WorkloadShape) -> Chart:
         works = [work for work in step_works(phase, model, shape) if work.flop > 0.0]
         kinds = sorted({work.kind for work in works})
         curves = [_kind(kind, [work for work in works if work.kind == kind]) for kind in kinds]
+        found = [work.flop / work.hbm_bytes for work in works]
+        bend = peak / rate
+        xs = sorted({min(found, default=1.0) / 2.0, bend, 2.0 * max([*found, bend])})
         roof = Curve(
             name="roof",
             style="guide",
-            x=_INTENSITIES,
-            y=tuple(min(rate * x, peak) / 1e12 for x in _INTENSITIES),
-            labels=(*("",) * (len(_INTENSITIES) - 6), f"{peak / 1e12:.4g} Tflop/s {dtype.name}", *("",) * 5),
+            x=tuple(xs),
+            y=tuple(min(rate * x, peak) / 1e12 for x in xs),
+            labels=tuple(f"{peak / 1e12:.4g} Tflop/s {dtype.name}" if x == bend else "" for x in xs),
         )
         panels.append(
             Panel(

@@ -116,7 +116,10 @@ def _panel(answer: WhatIf, figure: _Figure, x: Axis, shown: Sequence[Axis]) -> P
         )
         curves.append(_curve(answer, figure, x, name, inside, values))
     return Panel(
-        title=figure.title, x=_scale(x), y=Scale(title=figure.title, log=_is_wide(values)), curves=tuple(curves)
+        title=figure.title.partition(" (")[0],
+        x=_scale(x),
+        y=Scale(title=figure.title, log=_is_wide(values)),
+        curves=tuple(curves),
     )
 
 
@@ -171,7 +174,11 @@ def _scale(axis: Axis) -> Scale:
     if numbers is None:
         return Scale(title=axis.says)
     ticks = tuple((value.number or 0.0, value.text) for value in axis.values) if len(axis.values) <= _MOST_TICKS else ()
-    return Scale(title=f"{axis.says} ({axis.key})", log=_is_wide(np.array(numbers)), ticks=ticks)
+    return Scale(
+        title=axis.says if axis.key in axis.says else f"{axis.says} ({axis.key})",
+        log=_is_wide(np.array(numbers)),
+        ticks=ticks,
+    )
 
 
 def _is_wide(values: NDArray[np.float64]) -> bool:

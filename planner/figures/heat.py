@@ -3,7 +3,7 @@
 from plotly import graph_objects as go
 
 from ..charts.values import HeatChart
-from .look import GUIDE, styled
+from .look import CROSS, styled
 
 # Perceptually even, and its order survives every colour blindness.
 _SCALE = "Cividis"
@@ -37,7 +37,7 @@ def draw_heat(chart: HeatChart) -> go.Figure:
                 x=[x for x, _ in outside],
                 y=[y for _, y in outside],
                 mode="markers",
-                marker={"symbol": "x-thin", "size": 9, "line": {"color": GUIDE, "width": 2}},
+                marker={"symbol": "x-thin", "size": 9, "line": {"color": CROSS, "width": 2}},
                 name="outside of the limits",
                 showlegend=True,
                 hoverinfo="skip",

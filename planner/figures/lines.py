@@ -10,8 +10,10 @@ from .look import BAND_OPACITY, DASHES, FAINT_OPACITY, GUIDE, colour, dash, styl
 
 # Up to so many series are named at their ends; more have a legend.
 _MOST_NAMED = 7
+_LONGEST_NAME = 26
 # A label at every point is read up to so many of them.
 _MOST_LABELS = 240
+_PUBLISHED = "published"
 _MODES = {
     "both": "lines+markers",
     "points": "markers",
@@ -23,42 +25,60 @@ _MODES = {
 }
 
 
-def draw_chart(chart: Chart) -> go.Figure:
-    """Panels beside each other, or under each other with one x axis."""
+def draw_chart(chart: Chart, *, narrow: bool = False) -> go.Figure:
+    """Panels beside each other, or under each other with one x axis; under each other wherever the page is `narrow`."""
     n = len(chart.panels)
     if not n:
         return styled(go.Figure(), chart.title, subtitle="there is nothing to show")
-    rows, columns = (n, 1) if chart.stacked else (1, n)
+    below = chart.stacked or narrow
+    rows, columns = (n, 1) if below else (1, n)
     figure = make_subplots(
         rows=rows,
         cols=columns,
         subplot_titles=[panel.title for panel in chart.panels] if n > 1 else None,
         shared_xaxes=chart.stacked,
         horizontal_spacing=0.12 if n > 1 else 0.0,
-        vertical_spacing=0.1,
+        vertical_spacing=0.1 if chart.stacked else 0.2 / n,
     )
     styled(figure, chart.title, subtitle=chart.says)
     families = list(dict.fromkeys(curve.family for curve in chart.curves() if curve.style != "guide"))
-    named = len(families) <= _MOST_NAMED and _are_short(families)
+    named = _are_named(chart, families)
     listed: set[str] = set()
     for i, panel in enumerate(chart.panels):
-        place = {"row": i + 1, "col": 1} if chart.stacked else {"row": 1, "col": i + 1}
+        place = {"row": i + 1, "col": 1} if below else {"row": 1, "col": i + 1}
         for curve in panel.curves:
-            for trace in _traces(curve, families, ends=named, listed=listed):
+            for trace in _traces(curve, families, named=named, listed=listed):
                 figure.add_trace(trace, **place)
         _scale(figure, panel, place, last=not chart.stacked or i == n - 1)
-    if named and len(families) > 1 and any(curve.style == "published" for curve in chart.curves()):
-        named = False  # a mark needs its legend
+    listed_below = not named and _most_in_one_panel(chart) > 1
     figure.update_layout(
-        showlegend=not named and len(families) > 1,
-        height=max(420, 230 * n) if chart.stacked else 480,
-        margin={"r": 150 if named and len(families) > 1 else 32},
+        showlegend=listed_below,
+        height=_height(chart, n_listed=len(families) * listed_below, narrow=narrow),
+        margin={"r": (90 if narrow else 150) if named else 32, "b": 96 if listed_below else 60},
     )
     return figure
 
 
-def _are_short(names: list[str]) -> bool:
-    return all(len(name) <= 26 for name in names)
+def _height(chart: Chart, *, n_listed: int, narrow: bool) -> int:
+    """Pixels: room for every panel, and for the entries of the legend below them."""
+    n = len(chart.panels)
+    if chart.stacked:
+        return max(420, 230 * n)
+    return 340 * n + 30 * n_listed if narrow else 440 + 20 * min(n_listed, 8)
+
+
+_LINES = ("both", "line", "steps", "guide")
+
+
+def _are_named(chart: Chart, families: list[str]) -> bool:
+    """Whether curves are named at their ends: few lines with short names, none of them a cloud or a mark."""
+    lines = all(curve.style in _LINES for curve in chart.curves())
+    short = all(len(name) <= _LONGEST_NAME for name in families)
+    return lines and short and _most_in_one_panel(chart) > 1 and len(families) <= _MOST_NAMED
+
+
+def _most_in_one_panel(chart: Chart) -> int:
+    return max(len({curve.family for curve in panel.curves if curve.style != "guide"}) for panel in chart.panels)
 
 
 def _scale(figure: go.Figure, panel: Panel, place: dict[str, int], *, last: bool) -> None:
@@ -73,7 +93,7 @@ def _scale(figure: go.Figure, panel: Panel, place: dict[str, int], *, last: bool
 def _axis(scale: Scale, *, titled: bool) -> dict[str, Any]:
     made: dict[str, Any] = {"title": {"text": scale.title if titled else ""}}
     if scale.log:
-        made |= {"type": "log", "dtick": "D2" if not scale.ticks else None}
+        made |= {"type": "log"}
     if scale.ticks:
         made |= {"tickvals": [at for at, _ in scale.ticks], "ticktext": [text for _, text in scale.ticks]}
     if (scale.least is not None or scale.most is not None) and not scale.log:
@@ -81,14 +101,15 @@ def _axis(scale: Scale, *, titled: bool) -> dict[str, Any]:
     return made
 
 
-def _traces(curve: Curve, families: list[str], *, ends: bool, listed: set[str]) -> list[go.Scatter]:
+def _traces(curve: Curve, families: list[str], *, named: bool, listed: set[str]) -> list[go.Scatter]:
     """A curve's points, and under them its interval."""
     if curve.style == "guide":
         return [_guide(curve)]
     i = families.index(curve.family)
-    first = curve.family not in listed
-    listed.add(curve.family)
-    made = _points(curve, i, named=ends and len(families) > 1, showlegend=first)
+    entry = _PUBLISHED if curve.style == "published" else curve.family
+    first = entry not in listed
+    listed.add(entry)
+    made = _points(curve, i, named=named, showlegend=first)
     return [made] if curve.style == "points" else [*_band(curve, i), made]
 
 
@@ -98,7 +119,7 @@ def _guide(curve: Curve) -> go.Scatter:
         y=list(curve.y),
         mode="lines+text" if curve.labels else "lines",
         text=list(curve.labels) or None,
-        textposition="bottom right",
+        textposition="top left",
         line={"color": GUIDE, "width": 1, "dash": "dot"},
         name=curve.name,
         showlegend=False,
@@ -109,7 +130,7 @@ def _guide(curve: Curve) -> go.Scatter:
 
 def _points(curve: Curve, i: int, *, named: bool, showlegend: bool) -> go.Scatter:
     published = curve.style == "published"
-    text = _texts(curve, named=named and not published)
+    text = _texts(curve, named=named)
     mode = _MODES[curve.style] + ("+text" if any(text) else "")
     hover = (
         "%{customdata}<extra>%{fullData.name}</extra>"
@@ -119,12 +140,12 @@ def _points(curve: Curve, i: int, *, named: bool, showlegend: bool) -> go.Scatte
     return go.Scatter(
         x=list(curve.x),
         y=list(curve.y),
-        name=curve.family if showlegend and not published else curve.name,
-        legendgroup=curve.family,
-        showlegend=showlegend or published,
+        name=(_PUBLISHED if published else curve.family) if showlegend else curve.name,
+        legendgroup=_PUBLISHED if published else curve.family,
+        showlegend=showlegend,
         mode=mode,
         text=text if any(text) else None,
-        textposition=["middle right" if named and k == len(text) - 1 else "top center" for k in range(len(text))],
+        textposition=_positions(curve, len(text), named=named),
         textfont={"size": 11},
         customdata=list(curve.hover) or None,
         hovertemplate=hover,
@@ -139,6 +160,16 @@ def _points(curve: Curve, i: int, *, named: bool, showlegend: bool) -> go.Scatte
         cliponaxis=False,
         connectgaps=False,
     )
+
+
+# Labels of a cloud stand around their points in turn, so that neighbours' do not cover each other.
+_AROUND = ("top center", "bottom right", "middle left", "bottom center", "middle right", "top left")
+
+
+def _positions(curve: Curve, n: int, *, named: bool) -> list[str]:
+    if curve.style == "points":
+        return [_AROUND[k % len(_AROUND)] for k in range(n)]
+    return ["middle right" if named and k == n - 1 else "top center" for k in range(n)]
 
 
 def _bars(curve: Curve) -> dict[str, Any] | None:
@@ -166,7 +197,7 @@ def _marker(curve: Curve, i: int) -> dict[str, Any]:
     if curve.style == "published":
         return {"symbol": "star-open", "size": 12, "color": colour(i), "line": {"width": 2}}
     if curve.style == "faint":
-        return {"symbol": "circle", "size": 4, "color": colour(i), "opacity": FAINT_OPACITY}
+        return {"symbol": "circle", "size": 6, "color": colour(i), "opacity": FAINT_OPACITY}
     return {"symbol": symbol(i), "size": 7, "color": colour(i)}
 
 

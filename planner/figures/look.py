@@ -10,7 +10,7 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 DASHES = ("solid", "dash", "dot", "dashdot")
 BAND_OPACITY = 0.18
-FAINT_OPACITY = 0.35
+FAINT_OPACITY = 0.5
 # The page must not offer to send anything anywhere.
 CONFIG: dict[str, Any] = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": "", "responsive": True}
 
@@ -49,9 +49,17 @@ def _template(colours: dict[str, str]) -> go.layout.Template:
         colorway=list(COLOURS),
         xaxis=_axis(colours),
         yaxis=_axis(colours),
-        legend={"orientation": "h", "yanchor": "top", "y": -0.2, "x": 0.0, "bgcolor": "rgba(0,0,0,0)"},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "yanchor": "bottom",
+            "y": 0.0,
+            "x": 0.0,
+            "bgcolor": "rgba(0,0,0,0)",
+            "traceorder": "normal",
+        },
         hoverlabel={"font": {"family": _FONT}},
-        margin={"l": 64, "r": 32, "t": 76, "b": 64},
+        margin={"l": 64, "r": 32, "t": 76, "b": 96},
     )
     return go.layout.Template(layout=layout)
 
@@ -59,6 +67,8 @@ def _template(colours: dict[str, str]) -> go.layout.Template:
 LIGHT = _template(_LIGHT)
 DARK = _template(_DARK)
 GUIDE = "#7f7f7f"
+# Stands out on both ends of the map's colours.
+CROSS = "#d55e00"
 
 
 def styled(figure: go.Figure, title: str, *, subtitle: str = "") -> go.Figure:

@@ -7,10 +7,10 @@
   // figures
 
   function layoutOf(figure, theme) {
-    const layout = structuredClone(figure.layout);
+    const layout = structuredClone(phone.matches && figure.narrow ? figure.narrow : figure.layout);
     layout.template = data.themes[theme];
     if (phone.matches) {
-      layout.margin = Object.assign({}, layout.margin, { l: 48, r: 12 });
+      layout.margin = Object.assign({}, layout.margin, { l: 48 });
       layout.font = { size: 11 };
     }
     return layout;
@@ -30,6 +30,7 @@
     theme = theme === "dark" ? "light" : "dark";
     drawAll(theme);
   });
+  phone.addEventListener("change", () => drawAll(theme));
   window.addEventListener("beforeprint", () => drawAll("light"));
   window.addEventListener("afterprint", () => drawAll(theme));
 

@@ -73,7 +73,7 @@ def page_html(page: Page) -> str:
     data = {
         "config": CONFIG,
         "themes": themes(),
-        "figures": {chart.name: _bare(draw(chart)) for chart in page.charts},
+        "figures": {chart.name: _bare(draw(chart)) | _narrow(chart) for chart in page.charts},
         "table": None if page.table is None else _table_data(page.table),
     }
     return _DOCUMENT.format(
@@ -142,6 +142,13 @@ def _bare(figure: go.Figure) -> dict[str, Any]:
     margin = made["layout"].setdefault("margin", {})
     margin["t"] = 36
     return {"data": made["data"], "layout": made["layout"]}
+
+
+def _narrow(chart: AnyChart) -> dict[str, Any]:
+    """The layout on a phone, where it is another: the panels under each other."""
+    if not isinstance(chart, Chart) or len(chart.panels) < 2:
+        return {}
+    return {"narrow": _bare(draw_chart(chart, narrow=True))["layout"]}
 
 
 def _table(table: PageTable | None) -> str:

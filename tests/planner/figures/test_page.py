@@ -168,10 +168,10 @@ def test_bars_stack_from_their_bases_and_show_the_limit() -> None:
         labels=("a", "b"),
     )
     figure = draw(chart)
-    left, right = figure.data
-    assert (left.base, right.base) == ((0.0, 1.0), None)
-    assert (right.x, right.text) == ((3.0, 4.0), ("a", "b"))
-    assert figure.layout.barmode == "stack"
+    left, right, words = figure.data
+    assert (left.base, right.base) == ((0.0, 1.0), (1.0, 3.0))
+    assert right.x == (3.0, 4.0)
+    assert (words.x, words.text) == ((4.0, 7.0), (" a", " b"))
     assert [shape.x0 for shape in figure.layout.shapes] == [5.0]
 
 
