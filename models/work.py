@@ -262,7 +262,10 @@ def attention_shapes(step: Attention, sizes: Sizes) -> list[dict[str, Array]]:
                 "past": context - np.minimum(group.new_tokens, context),
                 "context": context,
                 "heads": sizes.local(g, "H", step.q.form.axes_of("H")),
-                "kv_heads": sizes.local(g, "K", step.cache.form.axes_of("K")),
+                # one vector a position is keys and values of all heads where the cache has no heads of its own
+                "kv_heads": sizes.local(g, "K", step.cache.form.axes_of("K"))
+                if "K" in step.cache.form.letters
+                else 1.0,
                 "d_head": sizes.local(g, "Q", ()),
                 "window": _limit(step.reach, step.cache, g, sizes),
             }

@@ -5,6 +5,7 @@ compared with what the plan predicts.
 """
 
 import math
+from collections.abc import Mapping
 
 from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.cluster import parse_pool
@@ -65,7 +66,8 @@ def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
         head_axes=phase.head_axes,
     )
     context = _ceil(request.workload.context_tokens, phase.page_size) * phase.page_size
-    ends = max(_bytes(request, phase, held, {}, sizes) for held in program.end_weights(pp=phase.pp))
+    others = {"O": request.model.n_other_params}
+    ends = max(_bytes(request, phase, held, others, sizes) for held in program.end_weights(pp=phase.pp))
     blocks, caches = {}, {}
     for block in program.blocks:
         dims = _dims(request, phase, block.block, sequences, context)
@@ -98,7 +100,7 @@ def _bytes(
     request: PlanRequest,
     phase: PhasePlan,
     tensors: tuple[Tensor, ...],
-    dims: dict[str, int],
+    dims: Mapping[str, float],
     sizes: tuple[int, int, int],
 ) -> float:
     """Bytes of tensors on one chip, each in its own format."""
@@ -117,20 +119,21 @@ def _bytes(
     return sum(_elements(t, ends | dims, sizes) * parse_dtype(formats[t.role]).bytes_per_element for t in tensors)
 
 
-def _dims(request: PlanRequest, phase: PhasePlan, block: Block, sequences: int, context: int) -> dict[str, int]:
-    """Whole numbers of every dimension a block's weights and states have."""
+def _dims(request: PlanRequest, phase: PhasePlan, block: Block, sequences: int, context: int) -> dict[str, float]:
+    """Every dimension a block's weights and states have: whole numbers but for positions, an entry of which may be begun."""
     shards = math.prod(phase.mesh.model_dump()[axis] for axis in phase.head_axes)
-    lasting = {"B": sequences, "S": math.ceil(float(held_positions(block, float(context))))}
+    lasting = {"B": sequences, "S": float(held_positions(block, float(context)))}
     sized = block_dims(request.model, block, float(shards))
     return lasting | {dim: int(size) for dim, size in sized.items()}
 
 
-def _elements(tensor: Tensor, dims: dict[str, int], sizes: tuple[int, int, int]) -> int:
-    """Elements of a tensor on one chip, in whole numbers."""
+def _elements(tensor: Tensor, dims: Mapping[str, float], sizes: tuple[int, int, int]) -> float:
+    """Elements of a tensor on one chip, every shard as large as the largest."""
     size = dict(zip("xyz", sizes, strict=True))
-    total = tensor.copies
+    total: float = tensor.copies
     for dim, axes in tensor.form.dims:
-        total *= _ceil(dims[dim], math.prod(size[axis] for axis in axes))
+        shards = math.prod(size[axis] for axis in axes)
+        total *= dims[dim] if shards == 1 else -(-dims[dim] // shards)
     return total
 
 

@@ -143,7 +143,7 @@ class _Setup:
 def _price_steps(steps: Sequence[Step], part: str, count: Array, setup: _Setup) -> list[StepPrice]:
     """Price steps in order; each looped collective is charged what its partner matmul does not hide."""
     prices = {i: _local(step, part, count, setup) for i, step in enumerate(steps) if not isinstance(step, _ON_WIRES)}
-    hidden = {price.name: price.total_s / count for i, price in prices.items() if isinstance(steps[i], Matmul)}
+    hidden = {price.name: price.total_s / count for i, price in prices.items() if isinstance(steps[i], _MULTIPLIES)}
     for i, step in enumerate(steps):
         if isinstance(step, Collective):
             prices[i] = _collective(step, part, count, setup, hidden)
@@ -155,6 +155,8 @@ def _price_steps(steps: Sequence[Step], part: str, count: Array, setup: _Setup) 
 
 
 _ON_WIRES = (Collective, Exchange, SendRecv)
+# What gathers its weights in rounds while it multiplies.
+_MULTIPLIES = (Matmul, Experts)
 
 
 def _local(step: Step, part: str, count: Array, setup: _Setup) -> StepPrice:

@@ -146,3 +146,20 @@ def test_phases_that_fit_alone_but_not_together_are_caught() -> None:
     more = plan.prefill.memory.model_copy(update={"activations": plan.prefill.memory.activations * (1 + 1e-6)})
     with pytest.raises(CertificateError):
         check_plan(tight, _phase(plan, "prefill", memory=more, hbm_bytes_per_chip=more.total))
+
+
+@pytest.mark.parametrize(
+    ("model", "on"),
+    [
+        pytest.param("deepseek-v4-pro", "h200-sxm:8", id="an entry stands for several tokens, one is begun"),
+        pytest.param("gemma-4-26b-a4b", "h200-sxm:4", id="blocks have numbers beside their matrices"),
+        pytest.param("nemotron-3-super-120b-a12b", "h200-sxm:8", id="experts on a narrower width"),
+        pytest.param("gpt-oss-20b", "tpu-v5p:2x2x2", id="experts whose weights are gathered in rounds"),
+    ],
+)
+def test_models_of_several_kinds_of_blocks_pass(model: str, on: str) -> None:
+    request = make_request(model, on, input_tokens=33, output_tokens=8, batch=4)
+    result = answer(request, top=3)
+    assert result.plans
+    for plan in result.plans:
+        check_plan(request, plan)
