@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from ...validate.reproduce import Reproduction
     from ..paper_rows import PaperRow
 
-PAPERS = ("pope2022",)
+PAPERS = ("pope2022", "crossovers")
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="Published work: pope2022.")] = "pope2022",
+    name: Annotated[str, typer.Argument(help="Published work: pope2022, or crossovers of architectures.")] = "pope2022",
     as_json: Json = False,
 ) -> None:
     """Put published tables beside what the model says, and check the paper's conclusions on the planner."""
@@ -33,6 +33,11 @@ def reproduce(
 
     if name not in PAPERS:
         raise UnknownNameError("published work", name, PAPERS)
+    if name == "crossovers":
+        from .crossovers import print_crossovers
+
+        print_crossovers(as_json=as_json)
+        return
     report = reproduce_pope2022()
     rows = paper_rows(report)
     if as_json:

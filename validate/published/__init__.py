@@ -4,7 +4,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ...hardware_specs.documents import read_yaml
 
@@ -152,3 +152,29 @@ def load_fastertransformer() -> EndToEnd:
     """The performance table of FasterTransformer's GPT guide."""
     text = (files(__package__) / "fastertransformer.yaml").read_text("utf-8")
     return EndToEnd.model_validate(read_yaml(text))
+
+
+class CrossoverClaim(BaseModel):
+    """What a paper or manual says of one way against another.
+
+    `low` and `high` are its number, or the ends of it, of the `measure`; `why` says what a prediction that differs leaves out.
+    """
+
+    model_config = _STRICT
+    id: str
+    crossover: str
+    citation: str
+    source: str
+    says: str
+    measure: str
+    low: float | None = None
+    high: float | None = None
+    why: str = ""
+
+
+@cache
+def load_crossover_claims() -> dict[str, CrossoverClaim]:
+    """Claims about crossovers by their ids."""
+    text = (files(__package__) / "crossovers.yaml").read_text("utf-8")
+    rows = TypeAdapter(tuple[CrossoverClaim, ...]).validate_python(read_yaml(text))
+    return {row.id: row for row in rows}
