@@ -5,7 +5,6 @@ compared with what the plan predicts.
 """
 
 import math
-from collections.abc import Mapping
 
 from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.cluster import parse_pool
@@ -100,7 +99,7 @@ def _bytes(
     request: PlanRequest,
     phase: PhasePlan,
     tensors: tuple[Tensor, ...],
-    dims: Mapping[str, float],
+    dims: dict[str, int],
     sizes: tuple[int, int, int],
 ) -> float:
     """Bytes of tensors on one chip, each in its own format."""
@@ -119,21 +118,20 @@ def _bytes(
     return sum(_elements(t, ends | dims, sizes) * parse_dtype(formats[t.role]).bytes_per_element for t in tensors)
 
 
-def _dims(request: PlanRequest, phase: PhasePlan, block: Block, sequences: int, context: int) -> dict[str, float]:
-    """Every dimension a block's weights and states have: whole numbers but for positions, an entry of which may be begun."""
+def _dims(request: PlanRequest, phase: PhasePlan, block: Block, sequences: int, context: int) -> dict[str, int]:
+    """Whole numbers of every dimension a block's weights and states have."""
     shards = math.prod(phase.mesh.model_dump()[axis] for axis in phase.head_axes)
-    lasting = {"B": sequences, "S": float(held_positions(block, float(context)))}
+    lasting = {"B": sequences, "S": math.ceil(float(held_positions(block, float(context))))}
     sized = block_dims(request.model, block, float(shards))
     return lasting | {dim: int(size) for dim, size in sized.items()}
 
 
-def _elements(tensor: Tensor, dims: Mapping[str, float], sizes: tuple[int, int, int]) -> float:
-    """Elements of a tensor on one chip, every shard as large as the largest."""
+def _elements(tensor: Tensor, dims: dict[str, int], sizes: tuple[int, int, int]) -> int:
+    """Elements of a tensor on one chip, in whole numbers."""
     size = dict(zip("xyz", sizes, strict=True))
-    total: float = tensor.copies
+    total = tensor.copies
     for dim, axes in tensor.form.dims:
-        shards = math.prod(size[axis] for axis in axes)
-        total *= dims[dim] if shards == 1 else -(-dims[dim] // shards)
+        total *= _ceil(dims[dim], math.prod(size[axis] for axis in axes))
     return total
 
 
