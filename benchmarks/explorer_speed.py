@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shardwise.planner.cli.serve import _app, _listen
+from shardwise.planner.cli.serve import listen, make_app
 from shardwise.planner.explorer import Start, make_offer, write_explorer
 
 _MODEL, _CHIP, _COUNTS = "llama-3.1-70b", "h100-sxm", (1, 2, 4, 8)
@@ -82,8 +82,8 @@ def _served() -> Iterator[str]:
     """The address of a server of this process."""
     import uvicorn
 
-    listener = _listen("127.0.0.1", 0)
-    app = _app(_MODEL, _CHIP, 1024, 256, max(_COUNTS))
+    listener = listen("127.0.0.1", 0)
+    app = make_app(_MODEL, _CHIP, 1024, 256, max(_COUNTS))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()

@@ -57,3 +57,10 @@ def page_sizes(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and len(part) < 10 for part in parts):
         raise SpecError(f"page size {text!r} must be whole numbers of tokens, e.g. 16 or 1,16,64")
     return tuple(int(part) for part in parts)
+
+
+def cores() -> int:
+    """Cores this process may run on."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

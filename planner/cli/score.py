@@ -49,7 +49,7 @@ def score(
     check_plot(plot)
     table = read_measured(cases)
     columns = None if by is None else parse_by(by, table.columns)
-    scored = _score(table, _cores() if jobs is None else jobs)
+    scored = _score(table, opt.cores() if jobs is None else jobs)
     if output is not None:
         rows = ([*(s.row[name] for name in table.columns), *s.added()] for s in scored)
         write_scored(output, [*table.columns, *ADDED_COLUMNS], rows)
@@ -63,13 +63,6 @@ def score(
         typer.echo(json.dumps(_summary(scored, columns or DEFAULT_BY), indent=1, allow_nan=False))
     else:
         _print_summary(scored, columns)
-
-
-def _cores() -> int:
-    """Cores this process may run on."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _score(table: "MeasuredTable", jobs: int) -> "list[ScoredRow]":

@@ -21,7 +21,7 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", help="Port to listen on; 0 takes a free one.", min=0, max=65535)
     ] = 8321,
-    max_chips: Annotated[int, typer.Option("--max-chips", help="Largest pool the page offers.", min=1, max=256)] = 16,
+    max_chips: Annotated[int, typer.Option("--max-chips", help="Largest pool the page offers.", min=1, max=256)] = 8,
     as_json: opt.Json = False,
 ) -> None:
     """Serve the explorer: one page, every model and chip, answered as the controls move."""
@@ -37,15 +37,15 @@ def serve(
         import uvicorn
     except ImportError:
         raise SpecError("the server needs uvicorn; install it with `pip install 'shardwise[serve]'`") from None
-    app = _app(model, chip, input_tokens, output_tokens, max_chips)
-    listener = _listen(host, port)
+    app = make_app(model, chip, input_tokens, output_tokens, max_chips)
+    listener = listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
     _announce(address, as_json=as_json)
     config = uvicorn.Config(app, log_level="warning", server_header=False, lifespan="on")
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _app(model: str, chip: str, input_tokens: int, output_tokens: int, max_chips: int) -> "App":
+def make_app(model: str, chip: str, input_tokens: int, output_tokens: int, max_chips: int) -> "App":
     """The application, with the answer that the page opens with."""
     from ...hardware_specs.catalogue import get_chip
     from ...models.catalogue import get_model
@@ -71,7 +71,7 @@ def _app(model: str, chip: str, input_tokens: int, output_tokens: int, max_chips
     return app
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket that listens, or the reason why there is none."""
     from ...hardware_specs.errors import SpecError
 

@@ -58,6 +58,9 @@ def whatif(
     interactive: Annotated[
         bool, typer.Option("--interactive", help="Write one page of controls that answers offline, with a grid inside.")
     ] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", help="Processes for the grid of --interactive; one a core unless said.")
+    ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List what can be varied, and exit.")] = False,
     as_json: opt.Json = False,
 ) -> None:
@@ -120,6 +123,7 @@ def whatif(
             given=given,
             out=out,
             command=command_of(context),
+            jobs=jobs,
             as_json=as_json,
         )
         return

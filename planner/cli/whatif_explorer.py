@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from ..result import Objective
+from .options import cores
 
 # More sheets than this are computed once the user says so: about a minute and ten megabytes.
 _MANY_SHEETS = 200
@@ -35,9 +36,13 @@ def write_interactive(
     given: Mapping[str, Any],
     out: Path | None,
     command: str,
+    jobs: int | None,
     as_json: bool,
 ) -> None:
     """Compute the grid and write the page; where it is, on stdout."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     from ...hardware_specs.errors import SpecError
     from ..explorer.around import explored
     from ..explorer.page import write_explorer
@@ -56,9 +61,16 @@ def write_interactive(
             f"{made.offer.product} = {n_sheets:,} sheets, more than {_MANY_SHEETS}; vary less, or pass --yes"
         )
     started = time.perf_counter()
-    with typer.progressbar(length=n_sheets, label="sheets", file=typer.get_text_stream("stderr")) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("sheets", total=n_sheets)
         write_explorer(
-            made.offer, made.start, out, made_by=command, progress=lambda done, total: bar.update(done - bar.pos)
+            made.offer,
+            made.start,
+            out,
+            made_by=command,
+            jobs=cores() if jobs is None else jobs,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     n_bytes = out.stat().st_size
     wall_s = time.perf_counter() - started

@@ -1,7 +1,5 @@
 """The explorer's page: one template, styles and scripts, with the data that feed it."""
 
-import base64
-import gzip
 import json
 from collections.abc import Callable
 from importlib.resources import files
@@ -10,9 +8,8 @@ from string import Template
 from typing import Any
 
 from ...hardware_specs.documents import write_atomically
-from ...hardware_specs.errors import SpecError
+from .grid import make_grid
 from .question import Offer, Start
-from .sheet import Sheet, make_sheet
 
 # In the order in which they need each other.
 _SCRIPTS = ("format.js", "choose.js", "source.js", "state.js", "controls.js", "figures.js", "tell.js", "main.js")
@@ -24,6 +21,7 @@ def write_explorer(
     path: Path,
     *,
     made_by: str = "",
+    jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write the explorer as one file that needs nothing else, with the answer to every question its controls can put.
@@ -31,31 +29,16 @@ def write_explorer(
     Parameters
     ----------
     made_by : the command that made it, shown on the page
+    jobs : processes that compute sheets
     progress : told how many sheets of how many are done
 
     Raises
     ------
     SpecError : the file cannot be written, or no question of the offer has an answer
     """
-    questions = list(offer.questions())
-    sheets: dict[str, Any] = {}
-    for i, question in enumerate(questions):
-        progress(i, len(questions))
-        try:
-            sheets[question.key] = {"packed": _packed(make_sheet(question))}
-        except SpecError as error:
-            # such as a request longer than the model's positions: the page says so where it is chosen
-            sheets[question.key] = {"error": str(error)}
-    progress(len(questions), len(questions))
-    if all("error" in sheet for sheet in sheets.values()):
-        raise SpecError(next(iter(sheets.values()))["error"])
+    sheets = make_grid(list(offer.questions()), jobs=jobs, progress=progress)
     data = _page_data(offer, start) | {"sheets": sheets, "made_by": made_by}
     write_atomically(path, _render(data, connect="'none'"))
-
-
-def _packed(sheet: Sheet) -> str:
-    """A sheet as text that a page unpacks when it is looked at: a seventh of its JSON."""
-    return base64.b64encode(gzip.compress(sheet.model_dump_json().encode(), mtime=0)).decode()
 
 
 def live_page(offer: Offer, start: Start) -> str:

@@ -58,6 +58,10 @@ function costTitle(state) {
   return state.price === "" ? "chip-seconds per 1000 output tokens" : "USD per million output tokens";
 }
 
+function shortCostTitle(state) {
+  return state.price === "" ? "chip-s/ktok" : "USD/Mtok";
+}
+
 // Of points {x, y}, those that no other is at least as low as in both, by rising x.
 function frontierOf(points) {
   const sorted = [...points].sort((a, b) => a.x - b.x || a.y - b.y);

@@ -45,9 +45,19 @@ function planText(sheet, plan) {
     + `prefill ${p.layout} ${meshOf(p)}, batch ${p.batch}<br>decode ${d.layout} ${meshOf(d)}, batch ${d.batch}`;
 }
 
-// The first point names the line; where the batch changes along it, the point says the new one.
-function lineLabels(batches, name) {
-  return batches.map((batch, i) => (i === 0 ? `<b>${name}</b> ${batch}` : batch === batches[i - 1] ? "" : String(batch)));
+// The first point names its line and the others their batch, where there is room: labels too near to one that was placed
+// before are left to the hover.
+function labeller(points) {
+  const placed = [];
+  const logs = (pick) => points.map((point) => Math.log(pick(point)));
+  const span = (values) => Math.max(...values) - Math.min(...values) || 1;
+  const width = span(logs((point) => point.x)), height = span(logs((point) => point.y));
+  return (point, text, always) => {
+    const at = [Math.log(point.x) / width, Math.log(point.y) / height];
+    if (!always && placed.some((other) => Math.abs(at[0] - other[0]) < 0.06 && Math.abs(at[1] - other[1]) < 0.04)) return "";
+    placed.push(at);
+    return text;
+  };
 }
 
 function frontierFigure(sheet, state, picked, theme) {
@@ -62,12 +72,16 @@ function frontierFigure(sheet, state, picked, theme) {
   });
   const counts = [...new Set(points.map((point) => point.plan.n_chips))].sort((a, b) => a - b);
   const all = page.offer.chips.find((chip) => chip.name === state.chip).counts;
+  const label = labeller(points);
   for (const n of counts) {
     const line = frontierOf(points.filter((point) => point.ok && point.plan.n_chips === n));
     if (!line.length) continue;
     const i = all.indexOf(n), dim = state.chips !== "any" && Number(state.chips) !== n;
     const colour = theme.series[i % theme.series.length];
-    const labels = lineLabels(line.map((point) => sheet.decode[point.plan.decode].batch), `${n} chip${n > 1 ? "s" : ""}`);
+    const labels = line.map((point, j) => {
+      const batch = sheet.decode[point.plan.decode].batch;
+      return label(point, j ? String(batch) : `<b>${n} chip${n > 1 ? "s" : ""}</b> ${batch}`, j === 0);
+    });
     traces.push({
       name: `${n} chips`, mode: "lines+markers+text", x: line.map((p) => p.x), y: line.map((p) => p.y), text: labels, textposition: "top right",
       textfont: { color: colour, size: 10 }, opacity: dim ? 0.35 : 1, cliponaxis: false,

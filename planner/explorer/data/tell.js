@@ -52,7 +52,7 @@ function tellPlan(sheet, state, picked) {
   const used = new Set([...p.sources, ...d.sources]);
   const origins = ORIGINS.filter(([source]) => used.has(source)).map(([, words]) => words).join(", some ");
   document.getElementById("reason").textContent = `Prefill is bound by ${BOUNDS[p.bound]}, decode by ${BOUNDS[d.bound]}. `
-    + `Times of steps are ${used.size > 1 ? "some " : ""}${origins}; in brackets the 90 % interval. No queue is counted: a prompt waits for nothing but its own batch.`;
+    + `Times of steps: ${used.size > 1 ? "some " : ""}${origins}; in brackets the 90 % interval. No queue is counted: a prompt waits for nothing but its own batch.`;
 }
 
 function commandOf(sheet, state, plan) {
@@ -88,7 +88,7 @@ function rowsOf(sheet, state, picked) {
 function tellTable(sheet, state, picked) {
   const head = element("tr");
   head.append(element("th", { scope: "col" }, "plan"));
-  for (const [title, text] of COLUMNS) head.append(element("th", { scope: "col", class: text ? "text" : "" }, title === "cost" ? costTitle(state) : title));
+  for (const [title, text] of COLUMNS) head.append(element("th", { scope: "col", class: text ? "text" : "" }, title === "cost" ? shortCostTitle(state) : title));
   document.querySelector("#plans thead").replaceChildren(head);
   const body = rowsOf(sheet, state, picked).slice(0, ROWS).map((row, i) => {
     const made = element("tr", { "aria-current": String(i === picked.place) });

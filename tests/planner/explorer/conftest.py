@@ -129,10 +129,10 @@ def offline_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def live_address() -> Iterator[str]:
     """A server on a free port, in a thread."""
     uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'shardwise[serve]'")
-    from shardwise.planner.cli.serve import _app, _listen
+    from shardwise.planner.cli.serve import listen, make_app
 
-    listener = _listen("127.0.0.1", 0)
-    app = _app("llama-3.1-8b", "h100-sxm", 2048, 128, 4)
+    listener = listen("127.0.0.1", 0)
+    app = make_app("llama-3.1-8b", "h100-sxm", 2048, 128, 4)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
