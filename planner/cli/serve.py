@@ -1,5 +1,6 @@
 """``shardwise serve``: the explorer, answered live on this machine."""
 
+import contextlib
 import json
 import socket
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +43,8 @@ def serve(
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
     _announce(address, as_json=as_json)
     config = uvicorn.Config(app, log_level="warning", server_header=False, lifespan="on")
-    uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def make_app(model: str, chip: str, input_tokens: int, output_tokens: int, max_chips: int) -> "App":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -61,20 +62,32 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 
 @pytest.fixture
-def address() -> Iterator[str]:
+def server() -> Iterator[subprocess.Popen[str]]:
     """A server of its own, as a user starts it."""
     pytest.importorskip("uvicorn")
     code = f"import sys; sys.path[:0] = {sys.path!r}; from shardwise.planner.cli import main; main()"
     options = ["gpt2", "--chip", "l40s", "--input", "64", "--output", "8", "--max-chips", "1", "--port", "0", "--json"]
     command = [sys.executable, "-c", code, "serve", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        yield json.loads(line)["url"]
-        server.terminate()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        yield started
+        started.terminate()
 
 
-def test_the_server_gives_the_page_and_answers_it(address: str) -> None:
+def address_of(server: subprocess.Popen[str]) -> str:
+    """What it prints once it listens."""
+    assert server.stdout is not None
+    return str(json.loads(server.stdout.readline())["url"])
+
+
+def test_ctrl_c_is_how_it_ends(server: subprocess.Popen[str]) -> None:
+    urllib.request.urlopen(address_of(server), timeout=30)
+    server.send_signal(signal.SIGINT)
+    _, talk = server.communicate(timeout=30)
+    assert (server.returncode, talk) == (0, "open it in a browser; Ctrl-C stops the server\n")
+
+
+def test_the_server_gives_the_page_and_answers_it(server: subprocess.Popen[str]) -> None:
+    address = address_of(server)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
     page = urllib.request.urlopen(address, timeout=30)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
