@@ -123,6 +123,8 @@ def lower(
     """
     declared = get_layout(layout)
     head_axes = tuple(axis for axis in head_axes if axis not in declared.data_axes)
+    # replicas along an axis share sequences out as evenly as they can, whether their number divides or not
+    batch_axes = tuple(axis for axis in AXES if axis in batch_axes or axis in declared.data_axes)
     residual_forms = BlockForms(declared, attention, experts, batch_axes, head_axes, n_groups=1)
     made = _Ends(model, declared, residual_forms, looped=looped)
     residual = Tensor(name=RESIDUAL, form=residual_forms.residual)

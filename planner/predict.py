@@ -11,6 +11,7 @@ from ..hardware_specs.catalogue import get_chip
 from ..hardware_specs.chip import Chip, Torus, capped_chip
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.errors import SpecError
+from ..models.catalogue import get_model
 from ..simulator.cost.engines import default_kv, engine_on, get_engine
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
@@ -19,11 +20,12 @@ from ..validate.loads import PhaseSeconds, batch_at_once, full_queue, scaled_rat
 from ..validate.measured_case import MeasuredCase
 from ..validate.metrics import Outcome, Quantities
 from .build import build_phase
+from .expert_rows import with_experts
 from .predict_load import full_engine, under_load
 from .request import MAX_BATCH, PlanRequest, make_request
 from .result import PhasePlan, WorkloadShape
 from .search import Found, Pair, note_bytes, search
-from .space import Choice, phase_cells
+from .space import Choice, has_experts, phase_cells
 
 # What GPU engines run unless a row says otherwise: Megatron's tensor parallel forms.
 _SWITCH_LAYOUT = "ws-1d-allreduce/heads"
@@ -42,9 +44,11 @@ def predict(case: MeasuredCase) -> Outcome:
     SpecError : the counts of chips disagree, no slice is that large, or nothing fits in memory
     """
     chip = get_chip(case.hardware)
-    if case.ep not in (None, 1):
-        raise SpecError(f"ep={case.ep}, but {case.model} has no experts")
     n_chips = _n_chips(case)
+    if has_experts(get_model(case.model)):
+        case = with_experts(case, n_chips)
+    elif case.ep not in (None, 1):
+        raise SpecError(f"ep={case.ep}, but {case.model} has no experts")
     return _outcome(case, chip, n_chips, _answer(case, chip, n_chips))
 
 
@@ -112,6 +116,7 @@ def _request(case: MeasuredCase, chip: Chip, n_chips: int) -> PlanRequest:
         tp=case.tp,
         pp=case.pp,
         dp=1,
+        mesh=case.mesh,
         objective="throughput" if case.is_rate else "latency",
         engine=_engine(case, chip),
         beyond_positions=True,

@@ -23,7 +23,8 @@ class MeasuredCase:
     Parameters
     ----------
     model, hardware : catalogue names
-    n_chips, tp, pp, dp, ep : None where the row does not say
+    n_chips, tp, pp, dp, ep, moe_tp : None where the row does not say; of a mixture of experts tp and dp are those of attention,
+        ep chips hold different experts and moe_tp chips a part of each
     power_w : what the chips' power is held below, None for their rating
     weights, kv_dtype : None for the model's own
     input_tokens, output_tokens : means over the requests
@@ -35,6 +36,7 @@ class MeasuredCase:
         which all of them share
     phases : what a batch's figure is made of; both under any other load
     is_rate : a throughput was measured, so what the row leaves open is chosen for throughput
+    mesh : sizes of the mesh axes where the degrees alone do not say how a replica is cut
     """
 
     model: str
@@ -45,6 +47,7 @@ class MeasuredCase:
     pp: int | None
     dp: int | None
     ep: int | None
+    moe_tp: int | None
     weights: str | None
     kv_dtype: str | None
     framework: str
@@ -61,6 +64,7 @@ class MeasuredCase:
     decode_layout: str | None
     phases: Phases
     is_rate: bool
+    mesh: str | None = None
 
 
 def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
@@ -90,6 +94,7 @@ def parse_case(row: Mapping[str, str], metric: Metric) -> MeasuredCase:
         pp=pp,
         dp=dp,
         ep=ep,
+        moe_tp=_noted_count(row, "moe_tp"),
         weights=_weights(row, chip),
         kv_dtype=_format(row, "kv_dtype"),
         framework=_text(row, "framework"),
@@ -162,6 +167,11 @@ def _count(row: Mapping[str, str], column: str, *, zero_is_blank: bool = False) 
     if number is None or not math.isfinite(number) or number < 1 or number != int(number) or number > 1e9:
         raise SpecError(f"{column}={text!r} is no count; write a whole number of at least 1, or leave it blank")
     return int(number)
+
+
+def _noted_count(row: Mapping[str, str], key: Literal["moe_tp"]) -> int | None:
+    text = note_of(row, key)
+    return int(text) if text is not None and text.isdecimal() and int(text) > 0 else None
 
 
 def _load(row: Mapping[str, str], metric: Metric) -> tuple[Load, int | None, float | None]:
