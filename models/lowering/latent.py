@@ -40,8 +40,8 @@ class LatentPart:
         self._index_weights()
 
     def _head_matrix(self, name: str, letters: str) -> None:
-        """A matrix with one part a head, cut over the heads alone."""
-        used = self._at.forms.per_head(self._at.layout.used, "H").axes_of("H")
+        """A matrix with one part a head, cut over the heads alone, and used as the heads lie where they are attended with."""
+        used = self._at.forms.per_head(self._at.forms.hidden, "H").axes_of("H")
         stored = Form(tuple((dim, self._heads if dim == "H" else ()) for dim in letters))
         self._at.matrix(name, stored, Form(tuple((dim, used if dim == "H" else ()) for dim in letters)))
 
