@@ -102,12 +102,13 @@ _ACTIVATIONS = ("bf16", "fp16")
 def default_formats(model: Model, weights: str | None = None, kv: str | None = None) -> Formats:
     """Formats by name: the model as it ships unless said, 16-bit activations of its kind, and a cache as it says or like those.
 
-    A format that the model's experts ship in means the model as it ships: what it leaves wider stays so.
+    A format that multiplies as the one the model's experts ship in means the model as it ships: what it leaves wider stays so.
     """
     native = parse_dtype(model.weights_dtype)
     stored = native if weights is None else parse_dtype(weights)
     shipped = [None if name is None else parse_dtype(name) for name in _shipped(model)]
-    as_shipped = weights is None or stored == native or stored == shipped[1]
+    own_experts = shipped[1]
+    as_shipped = stored == native or (own_experts is not None and stored.compute == own_experts.compute)
     mixers, experts, ends = shipped if as_shipped else (None, None, None)
     kv = kv or model.kv_dtype
     kinds = [dtype for dtype in (stored, native, parse_dtype("bf16")) if dtype.name in _ACTIVATIONS]
