@@ -72,7 +72,9 @@ class _Parts:
         return np.asarray(self.bubbles * (kernels_s + host_s), float)
 
 
-_SCALED: tuple[StepKind, ...] = ("matmul", "attention", "pointwise", "collective")
+_SCALED: tuple[StepKind, ...] = (
+    "matmul", "attention", "latent", "scan", "experts", "pointwise", "collective"
+)  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -205,6 +207,7 @@ def _place(
         case.power_w,
         tp,
         pp,
+        (case.ep or 1) > 1,
         case.weights,
         case.kv_dtype,
         case.input_tokens,
@@ -252,6 +255,7 @@ def _run(case: MeasuredCase, tp: int, pp: int, engine: str) -> _Run:
             phase=phase,
             layout="ws-1d-allreduce",
             attention="heads",
+            experts="expert" if (case.ep or 1) > 1 else "tensor",
             formats=default_formats(model, case.weights, case.kv_dtype or default_kv(engine, case.weights)),
             workload=workload,
             pp=pp,
@@ -317,8 +321,13 @@ def _read(case: EngineCase, quantities: Quantities) -> float:
     return case.target.read(outcome).predicted
 
 
-def fit_engine(rows: EngineRows, free: Sequence[str], *, command: str) -> Fit:
-    """Fit an engine's constants over the measured kernels of each row's own chip; a third of the rows judges."""
+def fit_engine(rows: EngineRows, free: Sequence[str], *, command: str, known: Mapping[str, float] | None = None) -> Fit:
+    """Fit an engine's constants over the measured kernels of each row's own chip; a third of the rows judges.
+
+    Parameters
+    ----------
+    known : constants that were fitted to other rows and stay as they are
+    """
     from scipy.optimize import least_squares
 
     profile = get_engine(rows.engine)
@@ -327,7 +336,7 @@ def fit_engine(rows: EngineRows, free: Sequence[str], *, command: str) -> Fit:
 
     def constants_at(z: Vector) -> Constants:
         named = dict(zip(free, (float(v) for v in z * start), strict=True))
-        return replace(profile.runs.constants, **named)
+        return replace(profile.runs.constants, **(dict(known or {}) | named))
 
     judged = np.array([is_holdout(case.id) for case in rows.cases])
 

@@ -133,8 +133,8 @@ def _parts(
     """Price a pass of one token group and take attention and the last part out of it."""
     program = lower_phase(setting, batch_axes, engine)
     prices = price_pass(program, Sizes(program, machine.mesh, [group]), setting.formats, machine, engine, pp=setting.pp)
-    attention = [price for price in prices if price.in_block and price.kind == "attention"]
-    others = [price for price in prices if not (price.in_block and price.kind == "attention")]
+    attention = [price for price in prices if price.attends]
+    others = [price for price in prices if not price.attends]
     last = [price for price in others if price.part == "last"]
     rest = pass_time_s([price for price in others if price.part != "last"])
     on_host_s = engine.constants.sequence_s * group.n_sequences

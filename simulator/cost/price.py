@@ -69,14 +69,14 @@ class Engine:
     pipelines: bool = True
 
 
-StepKind = Literal["matmul", "attention", "pointwise", "collective", "other"]
+StepKind = Literal["matmul", "attention", "latent", "scan", "experts", "pointwise", "collective", "other"]
 _KINDS: dict[type, StepKind] = {
     Matmul: "matmul",
-    Experts: "matmul",
+    Experts: "experts",
     Attention: "attention",
-    LatentAttention: "attention",
-    Index: "attention",
-    Scan: "other",
+    LatentAttention: "latent",
+    Index: "latent",
+    Scan: "scan",
     Pointwise: "pointwise",
 }
 # What every block of a model is called where there is one kind, and what leads the kind's name where there are several.
@@ -106,6 +106,11 @@ class StepPrice:
     def is_collective(self) -> bool:
         """Whether it moves data between the chips of the mesh."""
         return self.kind == "collective"
+
+    @property
+    def attends(self) -> bool:
+        """Whether it is attention of a block: what grows with the context."""
+        return self.in_block and self.kind in ("attention", "latent")
 
     @property
     def in_block(self) -> bool:
@@ -201,14 +206,14 @@ def _by_kernels(step: Step, part: str, count: Array, setup: _Setup, timed: Timed
 
 def _slowdown(step: Step, constants: Constants) -> float:
     """How much longer an engine's kernel takes than the one it is priced by."""
-    match step:
-        case Matmul() | Experts():
-            return constants.matmul_slowdown
-        case Attention() | LatentAttention() | Index():
-            return constants.attention_slowdown
-        case Pointwise():
-            return constants.pointwise_slowdown
-    return 1.0
+    return {
+        "matmul": constants.matmul_slowdown,
+        "attention": constants.attention_slowdown,
+        "latent": constants.latent_slowdown,
+        "scan": constants.scan_slowdown,
+        "experts": constants.experts_slowdown,
+        "pointwise": constants.pointwise_slowdown,
+    }.get(_KINDS.get(type(step), "other"), 1.0)
 
 
 def _by_constants(step: Step, part: str, count: Array, setup: _Setup) -> StepPrice:
