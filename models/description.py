@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from ..hardware_specs.errors import SpecError
 from .blocks import Block, Layers
 from .encoder import Encoder
-from .feed_forward import Activation, DenseFfn
+from .feed_forward import Activation, DenseFfn, ExpertsFfn
 from .mixers.attention import AttentionMixer
 from .strict import STRICT
 
@@ -143,6 +143,11 @@ class Model(BaseModel):
     def n_layers_of(self) -> Counter[str]:
         """Layers of each kind."""
         return Counter(self.layers)
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether any block routes its tokens."""
+        return any(isinstance(block.ffn, ExpertsFfn) for block in self.kinds.values())
 
     def n_norms(self, block: Block) -> int:
         """Norms of one block that read d_model."""

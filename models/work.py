@@ -102,13 +102,12 @@ _ACTIVATIONS = ("bf16", "fp16")
 def default_formats(model: Model, weights: str | None = None, kv: str | None = None) -> Formats:
     """Formats by name: the model as it ships unless said, 16-bit activations of its kind, and a cache as it says or like those.
 
-    A format that multiplies as the one the model's experts ship in means the model as it ships: what it leaves wider stays so.
+    A narrow format asked of a model whose experts ship in one means the model as it ships: what it leaves wider stays so.
     """
     native = parse_dtype(model.weights_dtype)
     stored = native if weights is None else parse_dtype(weights)
     shipped = [None if name is None else parse_dtype(name) for name in _shipped(model)]
-    own_experts = shipped[1]
-    as_shipped = stored == native or (own_experts is not None and stored.compute == own_experts.compute)
+    as_shipped = stored == native or _is_shipped(stored, shipped[1])
     mixers, experts, ends = shipped if as_shipped else (None, None, None)
     kv = kv or model.kv_dtype
     kinds = [dtype for dtype in (stored, native, parse_dtype("bf16")) if dtype.name in _ACTIVATIONS]
@@ -121,6 +120,11 @@ def default_formats(model: Model, weights: str | None = None, kv: str | None = N
         own_ends=ends,
         state=parse_dtype(model.state_dtype),
     )
+
+
+def _is_shipped(asked: DType, experts: DType | None) -> bool:
+    """Whether a format of 8 bits or fewer that is asked for is what a model with narrow experts ships in: none widens them."""
+    return experts is not None and experts.bytes_per_element <= asked.bytes_per_element <= 1.0
 
 
 def _shipped(model: Model) -> tuple[str | None, str | None, str | None]:

@@ -88,7 +88,7 @@ def phases_of(request: PlanRequest, priced: Sequence[Repriced]) -> list[PhasePla
     calibration = _calibrations(request)
 
     def roofline(slice_: Slice) -> Engine:
-        return calibration_of(slice_.chip, request.engine, bound=True).engine
+        return calibration_of(slice_.chip, request.engine_name(slice_), bound=True).engine
 
     calibrations = [calibration(one.choice.slice) for one in priced]
     borrowed = [i for i, one in enumerate(priced) if _needs_roofline(calibrations[i], one)]

@@ -12,7 +12,7 @@ from ..hardware_specs.chip import Chip, Torus, capped_chip
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
-from ..simulator.cost.engines import default_kv, engine_on, get_engine
+from ..simulator.cost.engines import default_kv, engine_on, engine_running, get_engine
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
 from ..simulator.types import PhaseName
@@ -25,7 +25,7 @@ from .predict_load import full_engine, under_load
 from .request import MAX_BATCH, PlanRequest, make_request
 from .result import PhasePlan, WorkloadShape
 from .search import Found, Pair, note_bytes, search
-from .space import Choice, has_experts, phase_cells
+from .space import Choice, phase_cells
 
 # What GPU engines run unless a row says otherwise: Megatron's tensor parallel forms.
 _SWITCH_LAYOUT = "ws-1d-allreduce/heads"
@@ -45,7 +45,7 @@ def predict(case: MeasuredCase) -> Outcome:
     """
     chip = get_chip(case.hardware)
     n_chips = _n_chips(case)
-    if has_experts(get_model(case.model)):
+    if get_model(case.model).has_experts:
         case = with_experts(case, n_chips)
     elif case.ep not in (None, 1):
         raise SpecError(f"ep={case.ep}, but {case.model} has no experts")
@@ -129,7 +129,9 @@ def _request(case: MeasuredCase, chip: Chip, n_chips: int) -> PlanRequest:
 
 def _engine(case: MeasuredCase, chip: Chip) -> str | None:
     """The profile of the software a row names."""
-    return engine_on(chip, case.framework, case.framework_version) if case.framework else None
+    if not case.framework:
+        return None
+    return engine_running(engine_on(chip, case.framework, case.framework_version), get_model(case.model))
 
 
 def _predict_batch(case: MeasuredCase, chip: Chip, n_chips: int) -> _Replicas:

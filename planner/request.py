@@ -14,7 +14,7 @@ from ..models.layouts import parse_layout
 from ..models.paths import path_of
 from ..models.work import Formats, default_formats
 from ..simulator.cost.calibrated import Calibration, calibration_of, default_engine
-from ..simulator.cost.engines import get_engine
+from ..simulator.cost.engines import engine_running, get_engine
 from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE
 from ..simulator.types import Slo, Workload
 from .result import Objective
@@ -88,11 +88,11 @@ class PlanRequest:
 
     def engine_name(self, slice_: Slice) -> str:
         """The engine profile that runs a slice of this request."""
-        return self.engine or default_engine(slice_.chip)
+        return engine_running(self.engine or default_engine(slice_.chip), self.model)
 
     def calibration(self, slice_: Slice) -> Calibration:
         """What prices a slice of this request."""
-        return calibration_of(slice_.chip, self.engine, bound=self.bound)
+        return calibration_of(slice_.chip, self.engine_name(slice_), bound=self.bound, experts=self.model.has_experts)
 
 
 def make_request(

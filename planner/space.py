@@ -152,14 +152,9 @@ def _cuts(request: PlanRequest, slice_: Slice, phase: PhaseName) -> Iterator[Cut
                 yield Cut(LAYOUTS[ffn], sharding, experts, head_axes)
 
 
-def has_experts(model: Model) -> bool:
-    """Whether any block routes its tokens."""
-    return any(isinstance(block.ffn, ExpertsFfn) for block in model.kinds.values())
-
-
 def _expert_shardings(model: Model, layout: Layout) -> tuple[ExpertSharding, ...]:
     """Ways to cut experts worth a look: tokens are sent to them where the batch is cut over the chips that hold them."""
-    if not has_experts(model):
+    if not model.has_experts:
         return ("tensor",)
     return EXPERT_SHARDINGS if layout.data_axes else ("tensor", "expert")
 
@@ -170,7 +165,7 @@ def _open_layouts(request: PlanRequest, layouts: tuple[str, ...], phase: PhaseNa
     stored = {LAYOUTS[parse_layout(text).ffn].stored for text in other}
     alike = [name for name, x in LAYOUTS.items() if x.stored in stored]
     # replicas within a mesh are the replicas outside it, unless they have experts in common
-    data = [name for name, x in LAYOUTS.items() if x.data_axes and has_experts(request.model)]
+    data = [name for name, x in LAYOUTS.items() if x.data_axes and request.model.has_experts]
     return tuple(dict.fromkeys((*layouts, *alike, *data)))
 
 

@@ -321,22 +321,22 @@ def _read(case: EngineCase, quantities: Quantities) -> float:
     return case.target.read(outcome).predicted
 
 
-def fit_engine(rows: EngineRows, free: Sequence[str], *, command: str, known: Mapping[str, float] | None = None) -> Fit:
+def fit_engine(rows: EngineRows, free: Sequence[str], *, command: str, after: Fit | None = None) -> Fit:
     """Fit an engine's constants over the measured kernels of each row's own chip; a third of the rows judges.
 
     Parameters
     ----------
-    known : constants that were fitted to other rows and stay as they are
+    after : a fit to other rows whose constants stay as they are; what comes out speaks for the rows of both
     """
     from scipy.optimize import least_squares
 
-    profile = get_engine(rows.engine)
+    profile, known = get_engine(rows.engine), {} if after is None else dict(after.constants)
     values = np.array([case.value for case in rows.cases])
     start, low, high = (np.array([RANGES[name][i] for name in free]) for i in range(3))
 
     def constants_at(z: Vector) -> Constants:
         named = dict(zip(free, (float(v) for v in z * start), strict=True))
-        return replace(profile.runs.constants, **(dict(known or {}) | named))
+        return replace(profile.runs.constants, **(known | named))
 
     judged = np.array([is_holdout(case.id) for case in rows.cases])
 
@@ -361,13 +361,15 @@ def fit_engine(rows: EngineRows, free: Sequence[str], *, command: str, known: Ma
         if math.isfinite(value)
     ]
     held_out = [row for row in residuals if is_holdout(row.id)] or residuals
+    own_log = round(_conformal_log([abs(row.log_ratio) for row in held_out]), 4)
     return Fit(
         chip="",
         engine=rows.engine,
         form="least squares on ln(predicted / measured) of two rows of three; the third row of three makes the interval",
         command=command,
-        free=tuple(free),
-        constants={name: float(f"{getattr(best, name):.4g}") for name in free},
-        interval_log=round(_conformal_log([abs(row.log_ratio) for row in held_out]), 4),
-        residuals=tuple(residuals),
+        free=(*known, *free),
+        constants=known | {name: float(f"{getattr(best, name):.4g}") for name in free},
+        interval_log=own_log if after is None else after.interval_log,
+        experts_interval_log=None if after is None else own_log,
+        residuals=(*residuals, *(() if after is None else after.residuals)),
     )

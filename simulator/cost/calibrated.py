@@ -50,6 +50,7 @@ class Fit(BaseModel):
     free: tuple[str, ...]
     constants: dict[str, float]
     interval_log: float = Field(ge=0, description="half width of the 90 % interval of ln(true / predicted)")
+    experts_interval_log: float | None = Field(default=None, ge=0, description="the same for models with experts")
     residuals: tuple[Residual, ...]
 
 
@@ -123,13 +124,14 @@ def dump_fit(fit: Fit) -> str:
     return yaml.safe_dump(fit.model_dump(mode="json"), sort_keys=False, width=120, default_flow_style=None)
 
 
-def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False) -> Calibration:
+def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False, experts: bool = False) -> Calibration:
     """The constants for a chip.
 
     Parameters
     ----------
     engine : name of an engine profile; None takes the chip's usual one
     bound : take the roofline instead of any fit
+    experts : the model has experts, whose errors an engine's fit may know apart
     """
     profile = get_engine(engine or default_engine(chip))
     fits = load_fits()
@@ -137,7 +139,7 @@ def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False
         return Calibration(engine=profile.runs, origin="bound", free=(), interval_log=None)
     kernels = kernels_of(chip, profile.stack)
     if kernels is not None:
-        return _by_kernels(profile, kernels)
+        return _by_kernels(profile, kernels, experts=experts)
     if (alone := load_engine_fits().get(profile.name)) is not None and profile.stack is None:
         return Calibration(
             engine=replace(profile.runs, constants=Constants(**alone.constants)),
@@ -219,7 +221,7 @@ def _kernel_relative(chip: Chip) -> str:
     return _KERNEL_RELATIVES[max(alike, key=len)] if alike else ""
 
 
-def _by_kernels(profile: EngineProfile, kernels: KernelTimes) -> Calibration:
+def _by_kernels(profile: EngineProfile, kernels: KernelTimes, *, experts: bool) -> Calibration:
     """An engine over measured kernels: its own constants are fitted to whole passes, or at their defaults."""
     fit = _engine_fit(profile, kernels.chip)
     typical = fit or (None if kernels.chip.vendor == HOST else load_engine_fits().get(_TYPICAL_ENGINE))
@@ -229,7 +231,7 @@ def _by_kernels(profile: EngineProfile, kernels: KernelTimes) -> Calibration:
         users_own=_users_own(kernels.chip, profile.stack),
         origin="fitted" if kernels.is_own and fit is not None else "extrapolated",
         free=() if fit is None else fit.free,
-        interval_log=_interval_log(fit, is_own=kernels.is_own),
+        interval_log=_interval_log(fit, is_own=kernels.is_own, experts=experts),
         is_whole=True,
     )
 
@@ -262,9 +264,11 @@ _TYPICAL_ENGINE = "vllm"
 UNKNOWN_ENGINE_LOG = 0.5
 
 
-def _interval_log(fit: Fit | None, *, is_own: bool) -> float:
+def _interval_log(fit: Fit | None, *, is_own: bool, experts: bool) -> float:
     """Half width of the interval: errors of the engine's fit and of borrowed kernels, independent of each other."""
     own = UNKNOWN_ENGINE_LOG if fit is None else fit.interval_log
+    if fit is not None and experts and fit.experts_interval_log is not None:
+        own = fit.experts_interval_log
     return own if is_own else math.hypot(own, BORROWED_LOG)
 
 

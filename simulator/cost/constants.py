@@ -24,7 +24,8 @@ class Constants:
         before it ends, and what was timed with it alone (the format's conversion, say) is fused elsewhere
     pointwise_slowdown : memory traffic of norms, activations and sums over what they must read and write: engines that fuse
         little pass over their data again and again
-    matmul_slowdown, attention_slowdown, collective_slowdown, experts_slowdown, latent_slowdown, scan_slowdown : time of this software's kernels over that of the kernels
+    matmul_slowdown, attention_slowdown, collective_slowdown, experts_slowdown, latent_slowdown, scan_slowdown : time of this
+        software's kernels over that of the kernels
         that were measured on the chip, or over the bound where none were
     """
 

@@ -7,6 +7,7 @@ from ...hardware_specs.chip import Chip
 from ...hardware_specs.dtypes import parse_dtype
 from ...hardware_specs.errors import UnknownNameError
 from ...hardware_specs.names import name_key
+from ...models.description import Model
 from ...models.layouts import ATTENTION_SHARDINGS, AttentionSharding
 from .price import Engine
 
@@ -56,10 +57,13 @@ ENGINES: dict[str, EngineProfile] = {
     for profile in (
         _gpu_engine("flash", "Dao2022; any of today's engines, where none is named", "vllm", mixes=True),
         _gpu_engine("vllm", "vLLM 0.8 and later: CUDA graphs, the scheduler beside the model", "vllm", mixes=True),
+        _gpu_engine("vllm-async", "vLLM 0.14 and later: the next pass is scheduled while one runs", "vllm", mixes=True),
         _gpu_engine("vllm-v0", "vLLM 0.3 to 0.7: CUDA graphs, the scheduler between passes", "vllm"),
         _gpu_engine("vllm-eager", "vLLM of 2023: no CUDA graphs, NCCL alone", "vllm", launch_mode="nccl"),
         _gpu_engine("sglang", "SGLang 0.4 and later", "sglang"),
+        _gpu_engine("sglang-moe", "SGLang 0.5 running experts, latent attention or recurrent mixers", "sglang"),
         _gpu_engine("trtllm", "TensorRT-LLM 0.19 and later: its PyTorch backend", "trtllm", mixes=True),
+        _gpu_engine("trtllm-moe", "TensorRT-LLM 0.19 and later running experts", "trtllm", mixes=True),
         _gpu_engine(
             "trtllm-cpp", "TensorRT-LLM 0.7 to 0.18: TensorRT engines, in-flight batching in C++", "trtllm", mixes=True
         ),
@@ -110,7 +114,7 @@ _FRAMEWORKS: tuple[tuple[str, tuple[tuple[float, str], ...], str], ...] = (
     ("fastertransformer", (), "fastertransformer"),
     ("vllmtpu", (), "jax-pope2022"),
     ("rocm", (), "vllm"),
-    ("vllm", ((0.0, "vllm-v0"), (0.08, "vllm")), "vllm-v0"),
+    ("vllm", ((0.0, "vllm-v0"), (0.08, "vllm"), (0.14, "vllm-async")), "vllm-v0"),
     ("sglang", (), "sglang"),
     ("tensorrtllm", ((0.0, "trtllm-static"), (0.07, "trtllm-cpp"), (0.19, "trtllm")), "trtllm-cpp"),
     ("trtllm", (), "trtllm"),
@@ -128,7 +132,7 @@ _FRAMEWORKS: tuple[tuple[str, tuple[tuple[float, str], ...], str], ...] = (
 
 
 # Engines whose checkpoints in 8 and 4 bits come with an 8-bit cache (NVIDIA's and AMD's quantised checkpoints).
-_KV_FOLLOWS = ("trtllm", "trtllm-cpp", "trtllm-static", "vllm-rocm")
+_KV_FOLLOWS = ("trtllm", "trtllm-moe", "trtllm-cpp", "trtllm-static", "vllm-rocm")
 
 
 def default_kv(engine: str, weights: str | None) -> str | None:
@@ -145,7 +149,7 @@ def engine_of_framework(framework: str, version: str = "") -> str:
     """The engine profile that stands for a framework as measurements name it; ``flash`` for one that has none.
 
     >>> engine_of_framework("FasterTransformer"), engine_of_framework("vLLM", "0.19.0"), engine_of_framework("vLLM")
-    ('fastertransformer', 'vllm', 'vllm-v0')
+    ('fastertransformer', 'vllm-async', 'vllm-v0')
     >>> engine_of_framework("TensorRT-LLM", "v0.13.0 TensorRT engine")
     'trtllm-cpp'
     """
@@ -165,8 +169,17 @@ def engine_on(chip: Chip, framework: str, version: str = "") -> str:
     """
     name = engine_of_framework(framework, version)
     if chip.vendor.lower() == "amd":
-        return {"vllm": "vllm-rocm", "vllm-v0": "vllm-rocm-v0"}.get(name, name)
+        return {"vllm": "vllm-rocm", "vllm-async": "vllm-rocm", "vllm-v0": "vllm-rocm-v0"}.get(name, name)
     return "vllm" if name == "vllm-v0" and not version and "fp4" in chip.dense_flop_per_s else name
+
+
+# Engines that run models with experts by other code than dense ones, and were measured with both.
+_WITH_EXPERTS = {"sglang": "sglang-moe", "trtllm": "trtllm-moe"}
+
+
+def engine_running(name: str, model: Model) -> str:
+    """The profile of an engine for a model: its own for models with experts, where those were measured apart."""
+    return _WITH_EXPERTS.get(name, name) if model.has_experts else name
 
 
 def _version(text: str) -> float | None:

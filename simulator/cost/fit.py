@@ -68,7 +68,7 @@ RANGES: dict[str, tuple[float, float, float]] = {
     "matmul_slowdown": (1.0, 0.7, 4.0),
     "attention_slowdown": (1.0, 0.5, 8.0),
     "collective_slowdown": (1.0, 0.5, 8.0),
-    "experts_slowdown": (1.0, 0.3, 8.0),
+    "experts_slowdown": (1.0, 0.5, 8.0),
     "latent_slowdown": (1.5, 0.5, 30.0),
     "scan_slowdown": (1.5, 0.5, 100.0),
     "launch_share": (0.8, 0.05, 1.5),

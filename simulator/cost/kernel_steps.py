@@ -121,8 +121,7 @@ _ROUTING_SKEW = 1.2
 def experts_time(kernels: KernelTimes, step: Experts, sizes: Sizes, formats: Formats) -> TimedStep | None:
     """The experts of one chip in one fused kernel; None where none of a like format was measured.
 
-    Of the kernels for one format (scales a tensor or a block, activations widened or not) the quickest that was measured for
-    such experts, as engines choose.
+    Of the kernels for one format (scales a tensor or a block, activations widened or not) the quickest, as engines choose.
     """
     variants = variants_of(formats.experts, formats.multiplied("expert"))
     other = variants_of(formats.activations, formats.activations)
@@ -141,8 +140,7 @@ def experts_time(kernels: KernelTimes, step: Experts, sizes: Sizes, formats: For
     if not found:
         return None
     own = [kernel for is_own, kernel in found if is_own] or [kernel for _, kernel in found]
-    inside = [kernel for kernel in own if not np.all(kernel.outside)] or own
-    return _together([min(inside, key=lambda kernel: float(np.mean(kernel.time.total_s)))], measured=found[0][0])
+    return _together([min(own, key=lambda kernel: float(np.mean(kernel.time.total_s)))], measured=found[0][0])
 
 
 def collective_time(

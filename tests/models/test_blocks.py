@@ -9,7 +9,7 @@ from shardwise.models.params import text_params
 from shardwise.models.program import Exchange, Experts
 from shardwise.models.sizes import Sizes, TokenGroup
 from shardwise.models.work import step_work
-from shardwise.planner.space import Cut, has_experts, misfit
+from shardwise.planner.space import Cut, misfit
 from shardwise.tests.strategies import BF16
 
 _ONE = [TokenGroup(n_sequences=1.0, new_tokens=1.0, past_tokens=0.0)]
@@ -37,7 +37,7 @@ def test_layouts_that_fit_on_eight_chips_do_all_the_flop_of_one(model: Model) ->
         (name, attention, experts)
         for name in LAYOUTS
         for attention in ATTENTION_SHARDINGS
-        for experts in (EXPERT_SHARDINGS if has_experts(model) else ("tensor",))
+        for experts in (EXPERT_SHARDINGS if model.has_experts else ("tensor",))
     ):
         mesh = (8, 1, 1) if not LAYOUTS[layout].needs_2d else (2, 2, 2)
         head_axes = tuple(axis for axis in ("x", "y", "z") if axis not in LAYOUTS[layout].data_axes)
@@ -56,7 +56,7 @@ def _flop(model: Model, layout: str, attention: str, experts: str, mesh: tuple[i
     )
 
 
-@pytest.mark.parametrize("model", [m for m in _MIXED if has_experts(m)], ids=lambda m: m.name)
+@pytest.mark.parametrize("model", [m for m in _MIXED if m.has_experts], ids=lambda m: m.name)
 def test_tokens_sent_to_experts_are_those_the_experts_meet(model: Model) -> None:
     program = lower(model, "dp", "heads", experts="exchange")
     sizes = Sizes(program, {"x": 4.0}, [TokenGroup(n_sequences=64.0, new_tokens=1.0, past_tokens=100.0)])
