@@ -20,7 +20,7 @@ from ..models.sizes import ceil_div
 from ..models.work import default_formats
 from ..simulator.cost.calibrated import Fit, Residual, chip_engine, kernels_of
 from ..simulator.cost.constants import Constants
-from ..simulator.cost.engines import default_kv, get_engine
+from ..simulator.cost.engines import default_kv, get_engine, spreads_prompts
 from ..simulator.cost.fit import RANGES
 from ..simulator.cost.machine import Machine, make_machine
 from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE
@@ -260,7 +260,8 @@ def _run(case: MeasuredCase, tp: int, pp: int, engine: str) -> _Run:
             workload=workload,
             pp=pp,
         )
-    return _Run(chip=chip, machine=make_machine(chip, usable[:1]), settings=settings, mixes=get_engine(engine).mixes)
+    mixes = spreads_prompts(get_engine(engine), model)
+    return _Run(chip=chip, machine=make_machine(chip, usable[:1]), settings=settings, mixes=mixes)
 
 
 def _answer(case: EngineCase, passes: Mapping[str, Vector], run: _Run) -> float:

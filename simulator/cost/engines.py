@@ -173,6 +173,15 @@ def engine_on(chip: Chip, framework: str, version: str = "") -> str:
     return "vllm" if name == "vllm-v0" and not version and "fp4" in chip.dense_flop_per_s else name
 
 
+def spreads_prompts(profile: EngineProfile, model: Model) -> bool:
+    """Whether a full engine may be taken to read its prompts evenly, some in every pass that decodes.
+
+    An engine that mixes reads them a chunk at a time. That comes to the same where a token costs what it costs, but few tokens
+    already touch most experts: of those that do not decode, passes hold many tokens or none.
+    """
+    return profile.mixes and not model.has_experts
+
+
 # Engines that run models with experts by other code than dense ones, and were measured with both.
 _WITH_EXPERTS = {"sglang": "sglang-moe", "trtllm": "trtllm-moe"}
 
