@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.units import format_bytes, format_seconds
+from ...models.layouts import LAYOUTS
 from ..build import bound_seconds
 from ..result import Objective, PhasePlan, Plan, PlanResult, Source
 
@@ -52,10 +53,11 @@ def check_writable(path: Path) -> None:
 
 
 def _mesh(phase: PhasePlan) -> str:
-    """Mesh sizes; for one axis its tp; stages and replicas outside."""
+    """Mesh sizes; for one axis its tp, or what shares a batch out; stages and replicas outside."""
     mesh = phase.mesh
     flat = mesh.y == mesh.z == 1
-    inside = f"tp{phase.tp}" if flat else f"{mesh.x}x{mesh.y}x{mesh.z}"
+    shared = "x" in LAYOUTS[phase.ffn].data_axes
+    inside = f"{'dp' if shared else 'tp'}{phase.tp}" if flat else f"{mesh.x}x{mesh.y}x{mesh.z}"
     return inside + "".join(f" {name}{n}" for name, n in (("pp", phase.pp), ("dp", phase.dp)) if n > 1)
 
 
