@@ -19,6 +19,9 @@ class DType:
     compute: str
 
 
+# Group-wise int4 has a 16-bit scale and a 4-bit zero a group of 128 (Lin et al., AWQ, section 5.1). SpQR keeps groups of
+# 3 bits, their own scales in 3 bits and one outlier in a hundred in 16: 4.63 bits a weight of LLaMA 7B together (Dettmers
+# et al., SpQR, table 1).
 # Block scales: nvfp4 has an 8-bit scale per 16 values (NVIDIA, "Introducing NVFP4", 2025), mxfp4 one per
 # 32 values (OCP Microscaling Formats v1.0, section 5.2).
 DTYPES: dict[str, DType] = {
@@ -30,6 +33,8 @@ DTYPES: dict[str, DType] = {
         DType(name="fp8", bytes_per_element=1.0, compute="fp8"),
         DType(name="int8", bytes_per_element=1.0, compute="int8"),
         DType(name="int4", bytes_per_element=0.5, compute="bf16"),
+        DType(name="int4-g128", bytes_per_element=0.5 + 2.5 / 128.0, compute="bf16"),
+        DType(name="spqr", bytes_per_element=4.63 / 8.0, compute="bf16"),
         DType(name="nvfp4", bytes_per_element=0.5 + 1.0 / 16.0, compute="fp4"),
         DType(name="mxfp4", bytes_per_element=0.5 + 1.0 / 32.0, compute="fp4"),
     )
@@ -48,6 +53,9 @@ _ALIASES = {
     "w4a16": "int4",
     "uint4": "int4",
     "int4wo": "int4",
+    "int4g128": "int4-g128",
+    "awq": "int4-g128",
+    "gptq": "int4-g128",
     "int8wo": "int8",
 }
 

@@ -237,7 +237,7 @@ def computing_format(variant: str) -> DType:
 
 
 # Formats of which one is timed for the other: tensor cores run both alike.
-_ALIKE = {"fp16": "bf16"}
+_ALIKE = {"fp16": "bf16", "int4-g128": "int4", "spqr": "int4"}
 
 
 def variants_of(weights: DType, activations: DType) -> tuple[str, ...]:
