@@ -184,11 +184,13 @@ def spreads_prompts(profile: EngineProfile, model: Model) -> bool:
 
 # Engines that run models with experts by other code than dense ones, and were measured with both.
 _WITH_EXPERTS = {"sglang": "sglang-moe", "trtllm": "trtllm-moe"}
+# Engines of which no run of a dense model was measured, and what stands for them there.
+_WITHOUT_EXPERTS = {"vllm-async": "vllm"}
 
 
 def engine_running(name: str, model: Model) -> str:
     """The profile of an engine for a model: its own for models with experts, where those were measured apart."""
-    return _WITH_EXPERTS.get(name, name) if model.has_experts else name
+    return (_WITH_EXPERTS if model.has_experts else _WITHOUT_EXPERTS).get(name, name)
 
 
 def _version(text: str) -> float | None:

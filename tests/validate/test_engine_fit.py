@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from shardwise.hardware_specs.catalogue import get_chip
+from shardwise.models.catalogue import get_model
 from shardwise.planner.predict import predict
 from shardwise.simulator.cost.calibrated import Fit, load_engine_fits
 from shardwise.simulator.cost.constants import Constants
-from shardwise.simulator.cost.engines import ENGINES, default_kv, engine_on, get_engine
+from shardwise.simulator.cost.engines import ENGINES, default_kv, engine_on, engine_running, get_engine
 from shardwise.validate.cases import is_holdout
 from shardwise.validate.engine_fit import engine_rows, fit_engine
 from shardwise.validate.engine_recipes import ENGINE_COMMAND, engine_names, fit_published, rows_of
@@ -97,12 +98,14 @@ def test_a_shipped_engine_fit_says_where_it_comes_from_and_what_it_leaves(fit: F
     assert all(row.source for row in fit.residuals)
     held_out = [abs(row.log_ratio) for row in fit.residuals if is_holdout(row.id)]
     # the goal for static batches of other engines; vLLM on AMD's chips has no kernels of its own, and few rows
-    assert np.median(np.expm1(held_out)) < (0.25 if fit.engine == "vllm-rocm" else 0.15)
+    # and today's vLLM was measured with experts alone, of three models on four chips
+    limits = {"vllm-rocm": 0.25, "vllm-async": 0.17, "trtllm-moe": 0.17}
+    assert np.median(np.expm1(held_out)) < limits.get(fit.engine, 0.15)
 
 
 def test_every_engine_that_ships_runs_has_rows_of_its_own_engine() -> None:
     assert set(engine_names()) <= set(ENGINES)
-    assert len(rows_of("gpt-fast").cases) == 5  # the rows of its README that name a dense model
+    assert len(rows_of("gpt-fast", experts=False).cases) == 5  # the rows of its README that name a dense model
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,7 @@ def test_every_engine_that_ships_runs_has_rows_of_its_own_engine() -> None:
         ("h100-sxm", "vLLM", "", "vllm-v0"),
         ("b200", "vllm", "", "vllm"),
         ("h100-sxm", "vLLM", "0.12.0", "vllm"),
+        ("h100-sxm", "vLLM", "0.19.0", "vllm-async"),
         ("h100-sxm", "vLLM-based (Splitwise paper)", "", "vllm-eager"),
         ("mi300x", "vLLM", "", "vllm-rocm-v0"),
         ("mi325x", "vLLM 0.9.0.2, ROCm 6.4", "MLPerf v5.1", "vllm-rocm"),
@@ -126,6 +130,12 @@ def test_a_framework_by_its_version_and_chip_names_an_engine(
 ) -> None:
     assert engine_on(get_chip(chip), framework, version) == engine
     assert get_engine(engine).name == engine
+
+
+def test_models_with_experts_run_under_profiles_of_their_own() -> None:
+    dense, experts = get_model("llama-3.1-8b"), get_model("mixtral-8x7b")
+    assert [engine_running("sglang", model) for model in (dense, experts)] == ["sglang", "sglang-moe"]
+    assert [engine_running("vllm-async", model) for model in (dense, experts)] == ["vllm", "vllm-async"]
 
 
 def test_quantised_checkpoints_of_some_engines_come_with_a_narrow_cache() -> None:
