@@ -76,9 +76,12 @@ class Visit:
         return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium, or the reason why its tests are left out."""
+    """Debian's Chromium, or the reason why its tests are left out.
+
+    It is closed at the end of its module: while it is open, its driver's event loop is the thread's.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
