@@ -88,7 +88,7 @@ class PlanRequest:
 
     def engine_name(self, slice_: Slice) -> str:
         """The engine profile that runs a slice of this request."""
-        return engine_running(self.engine or default_engine(slice_.chip), self.model)
+        return engine_running(self.engine or default_engine(slice_.chip, experts=self.model.has_experts), self.model)
 
     def calibration(self, slice_: Slice) -> Calibration:
         """What prices a slice of this request."""

@@ -228,7 +228,7 @@ def test_a_document_speaks_of_the_project_alone(path: Path) -> None:
 NOT_BYTES = (
     ("models/hf/defaults.py", '_positions": 1024', "positions of a model"),
     ("models/hf/defaults.py", '_embeddings": 1024', "positions of a model"),
-    ("models/hf/towers.py", ".count(\"d_model\"", "a model's width"),
+    ("models/hf/towers.py", '.count("d_model"', "a model's width"),
     ("models/hf/families/", ", 1024)", "what a config that says nothing means: widths and positions"),
     ("kernels/aot.py", "shared_bytes=", "KiB of shared memory, as the compute capability's table gives them"),
     ("kernels/aot.py", "_BLOCK_RESERVED_BYTES", "1 KiB of shared memory a block has for itself"),

@@ -100,14 +100,16 @@ def load_fits() -> dict[str, Fit]:
     return {fit.chip: fit for fit in fits}
 
 
-def default_engine(chip: Chip) -> str:
+def default_engine(chip: Chip, *, experts: bool = False) -> str:
     """The engine a chip is priced with unless another is asked for: on a torus the paper's, else vLLM of today.
 
-    On AMD's chips it is the vLLM that batches of every size were measured of.
+    On AMD's chips it is the vLLM that batches of every size were measured of; for models with `experts` the vLLM that was
+    measured with several of them.
     """
     if isinstance(chip.scale_up, Torus):
         return "jax-pope2022"
-    return {"amd": "vllm-rocm-v0", HOST: "shardwise"}.get(chip.vendor.lower(), "vllm")
+    today = "vllm-async" if experts else "vllm"
+    return {"amd": "vllm-rocm-v0", HOST: "shardwise"}.get(chip.vendor.lower(), today)
 
 
 def read_fit(text: str, origin: str) -> Fit:
