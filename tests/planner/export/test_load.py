@@ -8,6 +8,7 @@ import yaml
 from shardwise.hardware_specs.errors import SpecError
 from shardwise.planner.export import LOADS, export_load
 from shardwise.planner.export.flags import load_table
+from shardwise.planner.result import UnderLoad
 
 from .conftest import own_model
 from .test_scripts import commands, flags
@@ -17,11 +18,10 @@ from .test_scripts import commands, flags
 def rated(dense):
     """The plan as if it had been made for traffic and limits."""
     load = {
-        "rate_per_s": 5.0, "within_slo": 1.0, "is_met": True, "ttft_p50_s": 0.2, "ttft_p99_s": 0.5, "tpot_p50_s": 0.02,
+        "step_scale": 1.0, "rate_per_s": 5.0, "within_slo": 1.0,
+        "is_met": True, "ttft_p50_s": 0.2, "ttft_p99_s": 0.5, "tpot_p50_s": 0.02,
         "tpot_p99_s": 0.03, "goodput_per_s": 5.0, "highest_rate_per_s": 9.0, "saturation_per_s": 12.0, "usd_per_mtok": None,
     }  # fmt: skip
-    from shardwise.planner.result import UnderLoad
-
     plan = dense.plans[0].model_copy(update={"under_load": UnderLoad(**load)})
     return dense.model_copy(update={"plans": (plan,), "ttft_s": 1.0, "tpot_s": 0.04, "rate_per_s": 5.0})
 
