@@ -38,7 +38,7 @@ class Builder:
     def matmul(
         self, name: str, pairs: list[tuple[Tensor, Tensor]], outs: tuple[str, ...], *, batched: str | None = None
     ) -> list[Tensor]:
-        """One einsum over `pairs` of (x, weight). As many `outs` as pairs; one `out` for all sums the products.
+        """One einsum over `pairs` of (x, weight). As many `outs` as pairs; outs of one name are the sum of the products.
 
         A `batched` dimension is not summed over: each of its indices has a matrix of its own.
         """
@@ -46,7 +46,8 @@ class Builder:
             Tensor(name=out, form=contract(x.form, w.form, batched), copies=w.copies)
             for (x, w), out in zip(pairs, outs, strict=False)
         ]
-        xs = tuple(dict.fromkeys(x for x, _ in pairs))
+        xs = tuple(x for x, _ in pairs)
+        xs = xs[:1] if len(set(xs)) == 1 else xs
         weights = tuple(w for _, w in pairs)
         self.steps.append(Matmul(name=name, x=xs, weights=weights, outs=tuple(made), batched=batched))
         return made

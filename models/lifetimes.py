@@ -48,7 +48,7 @@ def read(step: Step) -> tuple[Tensor, ...]:
         case LatentAttention():
             return step.q
         case Index():
-            return (step.q,)
+            return step.q, step.share
         case Scan():
             return step.reads
         case Experts():

@@ -247,7 +247,7 @@ def sequence_bytes(model: Model, tokens: float, *, kv_bytes: float, state_bytes:
 
 
 def state_bytes_per_sequence(model: Model, *, state_bytes: float, conv_bytes: float) -> float:
-    """Recurrent states and convolution tails of one sequence, whatever its length.
+    """Recurrent states, convolution tails and last tokens of one sequence, whatever its length.
 
     Parameters
     ----------
@@ -255,8 +255,10 @@ def state_bytes_per_sequence(model: Model, *, state_bytes: float, conv_bytes: fl
     """
     total = 0.0
     for kind, n in model.n_layers_of.items():
-        mixer = model.kinds[kind].mixer
+        mixer, ffn = model.kinds[kind].mixer, model.kinds[kind].ffn
         if isinstance(mixer, RECURRENT):
             shape = mixer.recurrence(model.d_model)
             total += n * (shape.state_elements * state_bytes + shape.conv_elements * conv_bytes)
+        if isinstance(ffn, DenseFfn) and ffn.receptance:
+            total += n * model.d_model * state_bytes
     return total

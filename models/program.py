@@ -17,7 +17,9 @@ from .reshard import CollectiveKind
 WeightRole = Literal["weight", "mixer", "expert", "end"]
 WEIGHT_ROLES: tuple[WeightRole, ...] = ("weight", "mixer", "expert", "end")
 Role = Literal["activation", "kv", "state", "statistic", "logit"] | WeightRole
-PointwiseOp = Literal["embed", "norm", "rotate", "merge", "activate", "add", "sample", "gate", "convolve", "route"]
+PointwiseOp = Literal[
+    "embed", "norm", "rotate", "merge", "activate", "add", "sample", "gate", "convolve", "route", "mix"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +85,16 @@ class LatentAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """Scores of a few small heads `q` (A heads, U wide) over their own cached keys, to pick what attention reads."""
+    """Scores of a few small heads `q` (A heads, U wide) over their own cached keys, to pick the `top_k` that attention reads.
+
+    `share` weighs the heads.
+    """
 
     name: str
     q: Tensor
+    share: Tensor
     cache: Tensor
+    top_k: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +131,17 @@ class Exchange:
     """Send every token to the chips along `axes` that hold its experts, or bring back what they made of it.
 
     A token travels once for each of its experts.
+
+    Parameters
+    ----------
+    n_counts : numbers that go ahead, one an expert: how many tokens are for it
     """
 
     name: str
     axes: tuple[str, ...]
     tensor: Tensor
     n_copies: int
+    n_counts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

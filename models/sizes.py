@@ -18,7 +18,7 @@ from .mixers.attention import AttentionMixer
 from .mixers.compressed import CompressedMixer
 from .mixers.latent import LatentMixer
 from .params import held_positions
-from .program import BlockProgram, ShardedProgram, Tensor
+from .program import Attention, BlockProgram, ShardedProgram, Tensor
 from .types import Array
 
 
@@ -81,13 +81,12 @@ class Sizes:
             # blocks, and its own best logit
             "N": n_statistics * self.shards(program.layout.entry.axes_of("E")),
             "R": n_statistics * self.shards(program.residual.form.axes_of("E")),
-            "C": self.shards(AXES),
+            "C": self.shards(program.layout.stored.axes),
         }
         if block is not None:
             common |= block_dims(model, block.block, self.shards(program.head_axes))
-            cut = {axis for tensor in block.state if "S" in tensor.form.letters for axis in tensor.form.axes_of("S")}
             # of attention over a part of the context: its log-sum-exp
-            common["M"] = self.shards(tuple(axis for axis in AXES if axis in cut))
+            common["M"] = self.shards(context_axes(block))
         self._dims: list[dict[str, Array]] = [
             common | {"B": g.n_sequences, "L": g.new_tokens, "S": np.add(_held(block, g.past_tokens), g.new_tokens)}
             for g in self.groups
@@ -128,6 +127,13 @@ class Sizes:
         return tensor.copies * self.elements(tensor.form)
 
 
+def context_axes(block: BlockProgram) -> tuple[str, ...]:
+    """The axes that the positions a block's attention reads are cut over."""
+    cached = [t for step in block.steps if isinstance(step, Attention) for t in (step.cache,)] + list(block.state)
+    cut = {axis for tensor in cached if "S" in tensor.form.letters for axis in tensor.form.axes_of("S")}
+    return tuple(axis for axis in AXES if axis in cut)
+
+
 def _held(block: BlockProgram | None, past_tokens: Array) -> Array:
     return past_tokens if block is None else held_positions(block.block, past_tokens)
 
@@ -160,7 +166,8 @@ def _mixer_dims(model: Model, block: Block, head_shards: Array) -> dict[str, Arr
             "H": n_heads, "K": n_groups, "Q": float(shape.d_value), "D": float(shape.d_state),
             "I": float(shape.per_head), "J": float(shape.per_group),
             "T": float(shape.widened or shape.squeezed), "W": float(shape.low_rank - shape.widened),
-            "X": float(ceil_div(shape.conv_elements, shape.n_heads)), "O": float(shape.n_vector_params),
+            "X": float(shape.convolved_per_head * (shape.d_conv - 1)),
+            "U": float(shape.convolved_per_group * (shape.d_conv - 1)), "O": float(shape.n_vector_params),
         }  # fmt: skip
     return {}
 

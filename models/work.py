@@ -391,7 +391,7 @@ def _index(step: Index, sizes: Sizes, formats: Formats) -> Work:
     return Work(
         flop=attention_flop(pairs, sizes.local(0, "U", ())) / 2.0,
         kv_bytes=tensor_bytes((step.cache,), sizes, formats),
-        activation_bytes=tensor_bytes((step.q,), sizes, formats),
+        activation_bytes=tensor_bytes((step.q, step.share), sizes, formats),
     )
 
 
@@ -462,9 +462,9 @@ def _experts(step: Experts, sizes: Sizes, formats: Formats) -> Work:
 
 
 def _exchange(step: Exchange, sizes: Sizes, formats: Formats) -> Work:
-    """Every token once for each of its experts, of which all but one in K are elsewhere."""
+    """Every token once for each of its experts, of which all but one in K are elsewhere; and the counts of them."""
     k = sizes.shards(step.axes)
-    full = step.n_copies * tensor_bytes((step.tensor,), sizes, formats)
+    full = step.n_copies * tensor_bytes((step.tensor,), sizes, formats) + step.n_counts * _FULL_PRECISION_BYTES
     return Work(full_bytes=full, sent_bytes=full * (k - 1.0) / k, n_rows=_n_rows(step.tensor, sizes))
 
 

@@ -57,6 +57,10 @@ class AttentionPart:
         """See `Part`."""
         return tuple((name, name.removeprefix("w_")) for name, _, _ in self._projections())
 
+    def mixed(self, x: Tensor) -> dict[str, Tensor]:
+        """See `Part`."""
+        return {}
+
     def goal(self, out: str) -> Form:
         """See `Part`."""
         return self._at.forms.kv if out == "kv" else self._at.forms.per_head(self._at.forms.hidden, "H")
@@ -65,8 +69,7 @@ class AttentionPart:
         """See `Part`; parts of the context are merged by their log-sum-exp."""
         b, q = self._at.builder, made["q"]
         moved = [q] + ([made["kv"]] if self._mixer.own_kv else [])
-        if (self._mixer.positions or self._at.model.positions) == "rope":
-            b.pointwise("rotate", "rotate", moved, moved)
+        self._norm_and_rotate(moved)
         if self._mixer.own_kv:
             new = Tensor(name="kv", form=made["kv"].form, role="kv", copies=2)
             b.steps.append(Append(name="append", new=(new,)))
@@ -77,6 +80,21 @@ class AttentionPart:
         if self._mixer.output_gate:
             b.pointwise("gate", "output gate", [out, made["gate"]], [out])
         return [(out, "w_o")]
+
+    def _norm_and_rotate(self, moved: list[Tensor]) -> None:
+        """One step, before which chips add up their sums of squares where a norm is over the heads of several."""
+        b, mixer = self._at.builder, self._mixer
+        if mixer.qk_norm and mixer.qk_norm_over == "width":
+            goals = []
+            for t in moved:
+                token, cut = t.form.dims[:2], t.form.dims[2][1]
+                sums = Tensor(name=f"{t.name} norm statistics", form=Form(token, cut), role="statistic")
+                goals.append((sums, Form(token)))
+            b.bring(goals)
+        if (mixer.positions or self._at.model.positions) == "rope":
+            b.pointwise("rotate", "rotate", moved, moved)
+        elif mixer.qk_norm:
+            b.pointwise("norm", "norms of q and k", moved, moved)
 
     def _attend(self, q: Tensor) -> Tensor:
         b, cache = self._at.builder, self._cache

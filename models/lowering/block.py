@@ -11,6 +11,7 @@ from ..lifetimes import RESIDUAL, alive, buffers
 from ..mixers.attention import AttentionMixer
 from ..mixers.compressed import CompressedMixer
 from ..mixers.latent import LatentMixer
+from ..mixers.rwkv import RwkvMixer
 from ..program import BlockProgram, Tensor
 from .attention import AttentionPart
 from .compressed import CompressedPart
@@ -19,6 +20,7 @@ from .forms import BlockForms
 from .latent import LatentPart
 from .part import Context, Leaving, Part, share_statistics
 from .recurrent import RecurrentPart
+from .rwkv import RwkvPart
 
 
 def n_groups(model: Model, block: Block) -> int:
@@ -102,7 +104,7 @@ def _mixer(context: Context) -> Part | None:
         return LatentPart(context, mixer)
     if isinstance(mixer, CompressedMixer):
         return CompressedPart(context, mixer)
-    return RecurrentPart(context, mixer)
+    return RwkvPart(context, mixer) if isinstance(mixer, RwkvMixer) else RecurrentPart(context, mixer)
 
 
 def _ffn(context: Context) -> Part | None:
@@ -154,7 +156,8 @@ def _project(context: Context, x: Tensor, parts: tuple[Part, ...], name: str) ->
         return x, {}
     weights = context.weights(tuple(weight for _, weight, _ in entering), name)
     (x,) = b.bring([(x, context.forms.entry)], partner=name)
-    made = b.matmul(name, [(x, w) for w in weights], tuple(out for _, _, out in entering))
+    mixed = {weight: t for part in parts for weight, t in part.mixed(x).items()}
+    made = b.matmul(name, [(mixed.get(w.name, x), w) for w in weights], tuple(out for _, _, out in entering))
     brought = b.bring([(t, part.goal(out)) for t, (part, _, out) in zip(made, entering, strict=True)], partner=name)
     return x, {tensor.name: tensor for tensor in brought}
 

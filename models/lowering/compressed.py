@@ -48,6 +48,10 @@ class CompressedPart:
         index = [("w_index_entry", "index entry"), ("w_index_share", "index share")] if self._mixer.indexer else []
         return (("w_dq", "q low"), ("w_kv", "kv"), *entries, *index)
 
+    def mixed(self, x: Tensor) -> dict[str, Tensor]:
+        """See `Part`."""
+        return {}
+
     def goal(self, out: str) -> Form:
         """See `Part`."""
         letters = {"q low": "D", "kv": "Q", "entry": "J", "index entry": "X", "index share": "A"}
@@ -70,8 +74,11 @@ class CompressedPart:
         if mixer.indexer:
             keys = next(t for t in self._at.state if t.name == "index keys")
             batch = keys.form.axes_of("B")
-            (index_q,) = b.bring([(found[1], Form((("B", batch), ("L", ()), ("A", ()), ("U", ()))))])
-            b.steps.append(Index(name="index", q=index_q, cache=keys))
+            token = (("B", batch), ("L", ()))
+            index_q, share = b.bring(
+                [(found[1], Form((*token, ("A", ()), ("U", ())))), (made["index share"], Form((*token, ("A", ()))))]
+            )
+            b.steps.append(Index(name="index", q=index_q, share=share, cache=keys, top_k=mixer.indexer.top_k))
         home = q.form
         (q,) = b.bring([(q, self._at.forms.q)])
         (out,) = b.bring([(self._attend(q), home)])

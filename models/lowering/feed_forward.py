@@ -4,10 +4,10 @@ Dimensions: F the hidden width, G the experts, Z the hidden width of the shared 
 """
 
 from ..feed_forward import DenseFfn, ExpertsFfn
-from ..forms import Form
+from ..forms import AXES, Form
 from ..program import Exchange, Experts, Tensor
 from .forms import renamed, transposed
-from .part import Context, Leaving
+from .part import Context, Leaving, mix_tokens
 
 
 class DensePart:
@@ -31,6 +31,10 @@ class DensePart:
     def entering(self) -> tuple[tuple[str, str], ...]:
         """See `Part`."""
         return (("w_in", "hidden"),) + ((("w_receptance", "receptance"),) if self._ffn.receptance else ())
+
+    def mixed(self, x: Tensor) -> dict[str, Tensor]:
+        """See `Part`."""
+        return mix_tokens(self._at, x, "token mixing of ffn", ("w_in", "w_receptance")) if self._ffn.receptance else {}
 
     def goal(self, out: str) -> Form:
         """See `Part`."""
@@ -82,6 +86,10 @@ class ExpertsPart:
         """See `Part`."""
         return (("shared in", "shared hidden"),) if self._ffn.d_ff_shared else ()
 
+    def mixed(self, x: Tensor) -> dict[str, Tensor]:
+        """See `Part`."""
+        return {}
+
     def goal(self, out: str) -> Form:
         """See `Part`."""
         return renamed(self._at.forms.hidden, {"F": "Z"})
@@ -125,9 +133,10 @@ class ExpertsPart:
             out = Tensor(name="routed", form=Form(tokens.form.dims, cut))
             b.steps.append(Experts(name="experts", x=tokens, weights=weights, out=out, ffn=self._ffn))
             return out
-        n_copies = self._ffn.n_experts_per_token
+        n_copies, axes = self._ffn.n_experts_per_token, tuple(axis for axis in AXES if axis in cut)
         out = Tensor(name="routed", form=tokens.form)
-        b.steps.append(Exchange(name="dispatch", axes=cut, tensor=tokens, n_copies=n_copies))
-        b.steps.append(Experts(name="experts", x=tokens, weights=weights, out=out, ffn=self._ffn, exchanged=cut))
-        b.steps.append(Exchange(name="combine", axes=cut, tensor=out, n_copies=n_copies))
+        counted = self._ffn.n_experts
+        b.steps.append(Exchange(name="dispatch", axes=axes, tensor=tokens, n_copies=n_copies, n_counts=counted))
+        b.steps.append(Experts(name="experts", x=tokens, weights=weights, out=out, ffn=self._ffn, exchanged=axes))
+        b.steps.append(Exchange(name="combine", axes=axes, tensor=out, n_copies=n_copies))
         return out

@@ -58,10 +58,9 @@ class BlockForms:
             dims += [(dim, tuple(a for a in held if a in axes)), ("Q", ())] if letter == "F" else [(letter, held)]
         return Form(tuple(dims), form.partial)
 
-    def head_vector(self, dim: str, letter: str) -> Form:
-        """Numbers of a head of H or K, cut as the heads are where weights are stored."""
-        stored = self.per_head(self.layout.stored, dim)
-        return Form(((dim, stored.axes_of(dim)), (letter, ())))
+    def head_axes_of(self, axes: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of `axes` that heads are cut over."""
+        return tuple(axis for axis in axes if axis in self._head_axes)
 
     def mixing(
         self, dim: str, positions: str, axes: tuple[str, ...], attention: AttentionSharding | None = None

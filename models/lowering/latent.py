@@ -8,7 +8,7 @@ from ..forms import Form
 from ..mixers.attention import Reach
 from ..mixers.latent import LatentMixer
 from ..program import Append, Index, LatentAttention, Tensor
-from .forms import renamed
+from .forms import renamed, transposed
 from .part import Context, Leaving
 
 
@@ -17,7 +17,6 @@ class LatentPart:
 
     def __init__(self, context: Context, mixer: LatentMixer) -> None:
         self._at, self._mixer = context, mixer
-        self._heads = context.forms.head_vector("H", "I").axes_of("H")
         narrow = ["w_latent:O", "w_rope:J"] + (["w_dq:D"] if mixer.q_rank else [])
         for name, letter in (item.split(":") for item in narrow):
             stored, used = (
@@ -27,9 +26,9 @@ class LatentPart:
         self._queries()
         self._head_matrix("w_uk", "HIO")
         self._head_matrix("w_uv", "HOY")
-        out = Form((("H", self._heads), ("Y", ()), ("E", context.layout.stored.axes_of("E"))))
-        used_heads = context.forms.per_head(context.layout.used, "H").axes_of("H")
-        context.matrix("w_o", out, Form((("H", used_heads), ("Y", ()), ("E", context.layout.used.axes_of("E")))))
+        forms = [context.forms.per_head(transposed(f), "H") for f in (context.layout.stored, context.layout.used)]
+        stored, used = (renamed(form, {"Q": "Y"}) for form in forms)
+        context.matrix("w_o", stored, used)
         if mixer.output_gate:
             stored, used = (self._gate(form) for form in (context.layout.stored, context.layout.used))
             context.matrix("w_gate", stored, used)
@@ -40,10 +39,12 @@ class LatentPart:
         self._index_weights()
 
     def _head_matrix(self, name: str, letters: str) -> None:
-        """A matrix with one part a head, cut over the heads alone, and used as the heads lie where they are attended with."""
-        used = self._at.forms.per_head(self._at.forms.hidden, "H").axes_of("H")
-        stored = Form(tuple((dim, self._heads if dim == "H" else ()) for dim in letters))
-        self._at.matrix(name, stored, Form(tuple((dim, used if dim == "H" else ()) for dim in letters)))
+        """A matrix with one part a head: stored over every chip, used as the heads lie once they are projected."""
+        layout, forms = self._at.layout, self._at.forms
+        heads = forms.per_head(layout.hidden, "H").axes_of("H")
+        everywhere = forms.head_axes_of((*layout.stored.axes_of("F"), *layout.stored.axes_of("E")))
+        stored, used = (Form(tuple((dim, cut if dim == "H" else ()) for dim in letters)) for cut in (everywhere, heads))
+        self._at.matrix(name, stored, used)
 
     def _gate(self, form: Form) -> Form:
         """As queries, with a head's value in the place of Q."""
@@ -90,16 +91,22 @@ class LatentPart:
         gate = (("w_gate", "gate"),) if self._mixer.output_gate else ()
         return (*queries, ("w_latent", "latent"), ("w_rope", "rotated key"), *index, *gate)
 
+    def mixed(self, x: Tensor) -> dict[str, Tensor]:
+        """See `Part`."""
+        return {}
+
     def goal(self, out: str) -> Form:
         """See `Part`."""
         forms = self._at.forms
         per_head = forms.per_head(forms.hidden, "H")
         batch = forms.entry.axes_of("B")
-        letters = {"q low": "D", "latent": "O", "rotated key": "J", "index key": "U", "index share": "A"}
+        letters = {"q low": "D", "latent": "O", "rotated key": "J", "index key": "U"}
         if out == "index q":
             return Form((("B", batch), ("L", ()), ("A", ()), ("U", ())))
         if out == "gate":
             return self._gate(forms.hidden)
+        if out == "index share":
+            return Form((("B", batch), ("L", ()), ("A", ())))
         if out in ("q", "q rotated"):
             return renamed(per_head, {"Q": "I" if out == "q" else "J"})
         kept = renamed(forms.kv, {"K": "", "Q": letters[out]})
@@ -113,11 +120,12 @@ class LatentPart:
         """See `Part`."""
         b = self._at.builder
         latent, rotated = made["latent"], made["rotated key"]
-        compressed = [latent] + ([made["q low"]] if self._mixer.q_rank else [])
-        b.pointwise("norm", "latent norms", compressed, compressed)
-        q, q_rotated = self._expand_queries(made)
-        b.pointwise("rotate", "rotate", [q_rotated, rotated], [q_rotated, rotated])
         keys = [made["index key"]] if self._mixer.indexer else []
+        normed = [latent, *keys] + ([made["q low"]] if self._mixer.q_rank else [])
+        b.pointwise("norm", "latent norms", normed, normed)
+        q, q_rotated = self._expand_queries(made)
+        turned = [q_rotated, rotated, *([made["index q"], *keys] if keys else [])]
+        b.pointwise("rotate", "rotate", turned, turned)
         kept = [Tensor(name=t.name, form=t.form, role="kv") for t in (latent, rotated, *keys)]
         b.steps.append(Append(name="append", new=tuple(kept)))
         (w_uk,) = self._at.weights(("w_uk",), "absorb")
@@ -146,15 +154,11 @@ class LatentPart:
         return made["q"], made["q rotated"]
 
     def _attend(self, q: Tensor, q_rotated: Tensor, made: dict[str, Tensor]) -> Tensor:
-        b, index = self._at.builder, self._mixer.indexer
+        b, index, cut = self._at.builder, self._mixer.indexer, self._kept[0].form.axes_of("S")
         reach = None if self._mixer.top_k is None else Reach(pattern="sparse", size=self._mixer.top_k)
         if index is not None:
-            cached = next(t for t in self._at.state if t.name == "index keys")
-            batch = self._at.forms.q.axes_of("B")
-            (index_q,) = b.bring([(made["index q"], Form((("B", batch), ("L", ()), ("A", ()), ("U", ()))))])
-            b.steps.append(Index(name="index", q=index_q, cache=cached))
+            self._pick(made, index.top_k, cut)
             reach = Reach(pattern="sparse", size=index.top_k)
-        cut = self._kept[0].form.axes_of("S")
         out = Tensor(name="mixed", form=Form(q.form.dims, cut))
         b.steps.append(
             LatentAttention(
@@ -167,3 +171,19 @@ class LatentPart:
             self._at.share_statistics("attention statistics", Form((*heads, ("S", cut))), "S", "M")
             b.pointwise("merge", "merge", [out], [out])
         return out
+
+    def _pick(self, made: dict[str, Tensor], top_k: int, cut: tuple[str, ...]) -> None:
+        """Score the cached keys; where a context is cut, chips tell each other the scores of their best."""
+        b, batch = self._at.builder, self._at.forms.q.axes_of("B")
+        cached = next(t for t in self._at.state if t.name == "index keys")
+        token = (("B", batch), ("L", ()))
+        q, share = b.bring(
+            [
+                (made["index q"], Form((*token, ("A", ()), ("U", ())))),
+                (made["index share"], Form((*token, ("A", ())))),
+            ]
+        )
+        b.steps.append(Index(name="index", q=q, share=share, cache=cached, top_k=top_k))
+        if cut:
+            best = Tensor(name="index candidates", form=Form((*token, ("M", cut))), role="statistic", copies=top_k)
+            b.bring([(best, Form((*token, ("M", ()))))])

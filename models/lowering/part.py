@@ -65,12 +65,25 @@ def share_statistics(builder: Builder, name: str, form: Form, dim: str, letter: 
         builder.bring([(parts, Form((*rest, (letter, ()))))])
 
 
+def mix_tokens(context: Context, x: Tensor, name: str, weights: tuple[str, ...]) -> dict[str, Tensor]:
+    """Mix every token with the one before it, for each of `weights` in shares of its own; the last one is kept."""
+    letters = tuple(item for item in x.form.dims if item[0] != "L")
+    context.state.append(Tensor(name=f"last of {name}", form=Form(letters), role="state"))
+    made = [Tensor(name=f"{name} for {weight}", form=x.form) for weight in weights]
+    context.builder.pointwise("mix", name, [x], made)
+    return dict(zip(weights, made, strict=True))
+
+
 class Part(Protocol):
     """A mixer or a feed-forward part of one block."""
 
     @property
     def entering(self) -> tuple[tuple[str, str], ...]:
         """(weight, what it makes of the normed input), all in one einsum."""
+        ...
+
+    def mixed(self, x: Tensor) -> dict[str, Tensor]:
+        """Add steps on the normed input `x` as it enters; what each weight multiplies where that is not `x` itself."""
         ...
 
     def goal(self, out: str) -> Form:

@@ -1,19 +1,27 @@
 """Recurrent mixers as steps: convolve, scan, gate.
 
 Dimensions: I what a head takes from a token, J what a group of heads takes; T and W what is made of the convolved channels,
-of which T is widened to a number a channel; D and Q the state of a head; X what the convolution keeps of a head;
-O the mixer's vectors.
+of which T is widened to a number a channel; D and Q the state of a head; X and U what the convolution keeps of a head and of
+a group; O the mixer's vectors.
 """
 
 from ..blocks import RecurrentMixer
 from ..forms import Form
+from ..mixers.linear import LinearMixer
+from ..mixers.mamba import Mamba2Mixer, MambaMixer
 from ..program import Scan, Tensor
 from .forms import renamed, transposed
 from .part import Context, Leaving
 
 
+def keep_vectors(context: Context, n_vector_params: int) -> None:
+    """Norms, biases, decays and convolution weights as one tensor, whole on every chip."""
+    if n_vector_params:
+        context.vector("vectors", Form((("O", ()),)))
+
+
 class RecurrentPart:
-    """The steps of every mixer with a `recurrence`."""
+    """The steps of every mixer with a `recurrence` that projects the normed token itself."""
 
     def __init__(self, context: Context, mixer: RecurrentMixer) -> None:
         self._at, self._mixer = context, mixer
@@ -37,23 +45,32 @@ class RecurrentPart:
                 low, low_used = (Form(tuple((d, cut if d == "H" else ()) for d in letters)) for cut in heads)
                 context.matrix(name, low, low_used)
         self._keep()
+        keep_vectors(context, self._shape.n_vector_params)
 
     def _keep(self) -> None:
-        shape = self._shape
-        batch, heads = self._values.axes_of("B"), self._values.axes_of("H")
-        form = Form((("B", batch), ("H", heads), ("D", ()), ("Q", ())))
-        self._at.state.append(Tensor(name="state", form=form, role="state"))
-        if shape.conv_elements:
-            tail = Form((("B", batch), ("H", heads), ("X", ())))
-            self._at.state.append(Tensor(name="convolution state", form=tail))
-        if shape.n_vector_params:
-            self._at.vector("vectors", Form((("O", ()),)))
+        """States in full precision, and of each convolution the tokens it still needs."""
+        shape, state = self._shape, self._at.state
+        state.append(Tensor(name="state", form=self._kept("H", "D", "Q"), role="state"))
+        if shape.keeps_sums:
+            state.append(Tensor(name="key sums", form=self._kept("H", "D"), role="state"))
+        if shape.d_conv > 1 and shape.convolved_per_head:
+            state.append(Tensor(name="convolution state", form=self._kept("H", "X")))
+        if shape.d_conv > 1 and shape.convolved_per_group:
+            state.append(Tensor(name="convolution state of groups", form=self._kept("K", "U")))
+
+    def _kept(self, dim: str, *letters: str) -> Form:
+        held = self._values if dim == "H" else self._groups
+        return Form((("B", held.axes_of("B")), (dim, held.axes_of(dim)), *((letter, ()) for letter in letters)))
 
     @property
     def entering(self) -> tuple[tuple[str, str], ...]:
         """See `Part`."""
         groups = (("w_groups", "groups"),) if self._shape.n_groups else ()
         return (("w_heads", "heads"), *groups, *((("w_squeeze", "squeezed"),) if self._shape.squeezed else ()))
+
+    def mixed(self, x: Tensor) -> dict[str, Tensor]:
+        """See `Part`."""
+        return {}
 
     def goal(self, out: str) -> Form:
         """See `Part`."""
@@ -78,9 +95,19 @@ class RecurrentPart:
         reads = [*streams, *(self._steps(streams[0]) if self._shape.low_rank else ())]
         out = Tensor(name="mixed", form=self._values)
         b.steps.append(Scan(name="scan", reads=tuple(reads), state=tuple(self._at.state), out=out))
-        b.pointwise("gate", "scan gate", [out, streams[0]], [out])
+        if not isinstance(self._mixer, LinearMixer):
+            self._share_norm(out)
+            b.pointwise("gate", "scan gate", [out, streams[0]], [out])
         (out,) = b.bring([(out, home)])
         return [(out, "w_o")]
+
+    def _share_norm(self, out: Tensor) -> None:
+        """Where one norm is over the heads of several chips, their sums of squares are added up."""
+        cut = out.form.axes_of("H")
+        if isinstance(self._mixer, Mamba2Mixer) and self._mixer.n_groups == 1 and cut:
+            token = (("B", out.form.axes_of("B")), ("L", ()))
+            sums = Tensor(name="scan gate statistics", form=Form(token, cut), role="statistic")
+            self._at.builder.bring([(sums, Form(token))])
 
     def _steps(self, heads: Tensor) -> list[Tensor]:
         """Step size, B and C of every token from its convolved channels."""
@@ -92,6 +119,8 @@ class RecurrentPart:
         batch = self._values.axes_of("B")
         goals = [(t, Form((("B", batch), ("L", ()), (letter, ())))) for t, letter in zip(made, "TW", strict=True)]
         low, select = b.bring(goals, partner="select")
+        if isinstance(self._mixer, MambaMixer) and self._mixer.inner_norms:
+            b.pointwise("norm", "inner norms", [low, select], [low, select])
         (w_step,) = self._at.weights(("w_step",), "steps")
         (steps,) = b.matmul("steps", [(low, w_step)], ("steps",))
         return [steps, select]

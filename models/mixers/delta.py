@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ..strict import STRICT
-from .recurrent import Recurrence
+from .recurrent import Recurrence, Vector
 
 
 class DeltaMixer(BaseModel):
@@ -35,10 +35,8 @@ class DeltaMixer(BaseModel):
 
     def recurrence(self, d_model: int) -> Recurrence:
         """Value, gate, write strength and decay a value head; query and key a key head; decay and its bias are vectors."""
-        convolved = 2 * self.n_key_heads * self.d_key + self.n_heads * self.d_value
         at_once = self.wide_gate or not self.d_squeezed
         gate_and_decay = at_once * self.d_value + (0 if self.d_squeezed else 1)
-        decays = self.n_heads * (1 + (self.d_value if self.d_squeezed else 1))
         return Recurrence(
             n_heads=self.n_heads,
             d_value=self.d_value,
@@ -47,7 +45,14 @@ class DeltaMixer(BaseModel):
             n_groups=self.n_key_heads,
             per_group=2 * self.d_key,
             squeezed=(1 if at_once else 2) * self.d_squeezed,
-            n_convolved=convolved,
+            convolved_per_head=self.d_value,
+            convolved_per_group=2 * self.d_key,
             d_conv=self.d_conv,
-            n_vector_params=convolved * self.d_conv + decays + self.d_value,
+            vectors=(
+                Vector(name="convolution", size=self.d_value * self.d_conv, per="H"),
+                Vector(name="convolution of groups", size=2 * self.d_key * self.d_conv, per="K"),
+                Vector(name="decay", size=1, per="H"),
+                Vector(name="bias of step", size=self.d_value if self.d_squeezed else 1, per="H"),
+                Vector(name="norm of out", size=self.d_value),
+            ),
         )

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ..strict import STRICT
-from .recurrent import Recurrence
+from .recurrent import Recurrence, Vector
 
 
 class LinearMixer(BaseModel):
@@ -34,5 +34,7 @@ class LinearMixer(BaseModel):
             d_value=self.d_head,
             d_state=self.d_feature,
             per_head=3 * self.d_head,
-            n_vector_params=self.bias * (3 * self.n_heads * self.d_head + d_model),
+            keeps_sums=True,
+            vectors=self.bias
+            * (Vector(name="bias of heads", size=3 * self.d_head, per="H"), Vector(name="bias of o", size=d_model)),
         )

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ..strict import STRICT
-from .recurrent import Recurrence
+from .recurrent import Recurrence, Vector
 
 # Channels that are cut over chips together, where every channel is a head of its own.
 _CHANNELS = 64
@@ -36,9 +36,24 @@ class MambaMixer(BaseModel):
 
     def recurrence(self, d_model: int) -> Recurrence:
         """Input and gate a channel; step size (its bias too), decay a state, skip a channel."""
-        vectors = self.d_inner * (self.d_conv + self.conv_bias + 1 + self.d_state + 1)
-        vectors += self.proj_bias * (2 * self.d_inner + d_model)
-        vectors += self.inner_norms * (self.dt_rank + 2 * self.d_state)
+        vectors = [Vector(name="convolution", size=_CHANNELS * self.d_conv, per="H")]
+        if self.conv_bias:
+            vectors.append(Vector(name="bias of convolution", size=_CHANNELS, per="H"))
+        vectors += [
+            Vector(name="bias of step", size=_CHANNELS, per="H"),
+            Vector(name="decay", size=_CHANNELS * self.d_state, per="H"),
+            Vector(name="skip", size=_CHANNELS, per="H"),
+        ]
+        if self.proj_bias:
+            vectors += [
+                Vector(name="bias of heads", size=2 * _CHANNELS, per="H"),
+                Vector(name="bias of o", size=d_model),
+            ]
+        if self.inner_norms:
+            vectors += [
+                Vector(name="norm of step", size=self.dt_rank),
+                Vector(name="norm of select", size=2 * self.d_state),
+            ]
         return Recurrence(
             n_heads=self.d_inner // _CHANNELS,
             d_value=_CHANNELS,
@@ -46,9 +61,9 @@ class MambaMixer(BaseModel):
             per_head=2 * _CHANNELS,
             low_rank=self.dt_rank + 2 * self.d_state,
             widened=self.dt_rank,
-            n_convolved=self.d_inner,
+            convolved_per_head=_CHANNELS,
             d_conv=self.d_conv,
-            n_vector_params=vectors,
+            vectors=tuple(vectors),
         )
 
 
@@ -72,9 +87,21 @@ class Mamba2Mixer(BaseModel):
 
     def recurrence(self, d_model: int) -> Recurrence:
         """Input, gate and step size a head; B and C a group; decay, skip and step bias a head; a norm before the way out."""
-        inner, grouped = self.n_heads * self.d_head, 2 * self.n_groups * self.d_state
-        vectors = (inner + grouped) * (self.d_conv + self.conv_bias) + 3 * self.n_heads + inner
-        vectors += self.proj_bias * (2 * inner + grouped + self.n_heads + d_model)
+        vectors = [
+            Vector(name="convolution", size=self.d_head * self.d_conv, per="H"),
+            Vector(name="convolution of groups", size=2 * self.d_state * self.d_conv, per="K"),
+        ]
+        if self.conv_bias:
+            vectors.append(Vector(name="bias of convolution", size=self.d_head, per="H"))
+            vectors.append(Vector(name="bias of convolution of groups", size=2 * self.d_state, per="K"))
+        vectors += [Vector(name=name, size=1, per="H") for name in ("bias of step", "decay", "skip")]
+        vectors.append(Vector(name="norm of out", size=self.d_head, per="H"))
+        if self.proj_bias:
+            vectors += [
+                Vector(name="bias of heads", size=2 * self.d_head + 1, per="H"),
+                Vector(name="bias of groups", size=2 * self.d_state, per="K"),
+                Vector(name="bias of o", size=d_model),
+            ]
         return Recurrence(
             n_heads=self.n_heads,
             d_value=self.d_head,
@@ -82,7 +109,8 @@ class Mamba2Mixer(BaseModel):
             per_head=2 * self.d_head + 1,
             n_groups=self.n_groups,
             per_group=2 * self.d_state,
-            n_convolved=inner + grouped,
+            convolved_per_head=self.d_head,
+            convolved_per_group=2 * self.d_state,
             d_conv=self.d_conv,
-            n_vector_params=vectors,
+            vectors=tuple(vectors),
         )

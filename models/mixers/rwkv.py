@@ -5,12 +5,12 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ..strict import STRICT
-from .recurrent import Recurrence
+from .recurrent import Recurrence, Vector
 
 # Channels that are cut over chips together: every channel is a head of its own.
 _CHANNELS = 64
-# What is kept of a channel: the two last tokens (of the mixer and of the feed-forward part), sum, weight and largest exponent.
-_KEPT = 5
+# What is kept of a channel: weighted sum, sum of the weights, largest exponent.
+_KEPT = 3
 
 
 class RwkvMixer(BaseModel):
@@ -32,5 +32,10 @@ class RwkvMixer(BaseModel):
             d_value=_CHANNELS,
             d_state=_KEPT,
             per_head=3 * _CHANNELS,
-            n_vector_params=3 * d_model + 2 * self.d_inner,
+            last_token=d_model,
+            vectors=(
+                Vector(name="token mixing", size=3 * d_model),
+                Vector(name="decay", size=_CHANNELS, per="H"),
+                Vector(name="first", size=_CHANNELS, per="H"),
+            ),
         )

@@ -1,7 +1,7 @@
 """Real weights: a Hugging Face safetensors checkpoint read as the tensors of a program."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from ...hardware_specs.errors import SpecError
-from ...models.description import Model
+from ...models.description import PLAIN
 from ...models.program import Tensor
-from .formats import SCALED
 from .hf_names import BARE, FAMILIES, Family
-from .weights import ENDS, whole_shape
+from .weights import ENDS, NO_BLOCK, WeightPlan
 
 _INDEX = "model.safetensors.index.json"
 _READ = ("F64", "F32", "F16", "BF16")
@@ -34,18 +33,22 @@ class Checkpoint:
 
     Parameters
     ----------
-    tensors : every weight of the program, ends and block alike
+    plan : every weight of the program
     dtype : what they are handed out in, whatever the files hold
 
     Raises
     ------
     SpecError : files that are not there or no safetensors, and tensors that are missing, left over, or of another shape
-        or format than the model's
+        or format than the model's; a model that is no plain decoder
     """
 
-    def __init__(self, path: str, model: Model, tensors: Iterable[Tensor], dtype: torch.dtype) -> None:
-        self.path, self._model, self._dtype = path, model, dtype
-        self._tensors = {tensor.name: tensor for tensor in tensors}
+    def __init__(self, path: str, plan: WeightPlan, dtype: torch.dtype) -> None:
+        self.path, self._plan, self._model, self._dtype = path, plan, plan.model, dtype
+        if plan.model.stack:
+            raise SpecError(
+                f"{plan.model.name} is no plain decoder, whose checkpoints alone are read; leave out --checkpoint"
+            )
+        self._tensors = {**plan.tensors[PLAIN], **plan.tensors[NO_BLOCK]}
         self._files = _open(Path(path))
         self._family = self._find_family()
         self._prefix = "" if self._embedding in self._files else self._family.prefix
@@ -60,7 +63,7 @@ class Checkpoint:
         whole = torch.stack(pieces) if len(pieces) > 1 else pieces[0]
         if name == "positions":
             whole = whole.roll(-self._family.n_unused_positions, 0)
-        return whole.reshape(whole_shape(self._model, tensor)).to(self._dtype)
+        return whole.reshape(self._plan.shape(self._kind(name), name)).to(self._dtype)
 
     @property
     def _embedding(self) -> str:
@@ -95,7 +98,14 @@ class Checkpoint:
         """Whether the file holds [out, in] where the program wants [in, out]."""
         if tensor.name == "unembedding":
             return True
-        return tensor.name in SCALED and tensor.name != "embedding" and self._family.is_transposed
+        return bool(self._made(tensor)) and tensor.name != "embedding" and self._family.is_transposed
+
+    def _kind(self, name: str) -> str:
+        return NO_BLOCK if name in self._plan.tensors[NO_BLOCK] else PLAIN
+
+    def _made(self, tensor: Tensor) -> tuple[str, ...]:
+        """Dimensions of what a matrix makes, () for a vector."""
+        return self._plan.made(self._kind(tensor.name), tensor.name)
 
     def _check(self) -> None:
         """Hold names, shapes and formats to the model's, from the files' headers alone."""
@@ -115,9 +125,8 @@ class Checkpoint:
 
     def _wanted(self) -> Iterator[tuple[int, Tensor]]:
         """Every weight of every layer, and those of the ends."""
-        ends = {"embedding", "unembedding", "positions", "embedding norm", "final norm", "bias of logits"}
         for tensor in self._tensors.values():
-            if tensor.name not in ends:
+            if self._kind(tensor.name) == PLAIN:
                 yield from ((layer, tensor) for layer in range(self._model.n_layers))
             elif not (tensor.name == "unembedding" and self._model.tied_embeddings):
                 yield ENDS, tensor
@@ -142,12 +151,12 @@ class Checkpoint:
             )
 
     def _shape_in_file(self, piece: _Piece, tensor: Tensor) -> tuple[int, ...]:
-        whole = whole_shape(self._model, tensor)
+        whole, made_dims = self._plan.shape(self._kind(tensor.name), tensor.name), self._made(tensor)
         shape = dict(zip(tensor.form.letters, whole[len(whole) - len(tensor.form.dims) :], strict=True))
-        if tensor.name not in SCALED:
+        if not made_dims:
             n = prod(shape.values()) * (3 if piece.third is not None else 1)
             return (n,) if tensor.name != "positions" else tuple(shape.values())
-        made = prod(size for dim, size in shape.items() if dim in SCALED[tensor.name])
+        made = prod(size for dim, size in shape.items() if dim in made_dims)
         given = prod(shape.values()) // made
         made *= 3 if piece.third is not None else 1
         return (given, made) if not self._is_turned(tensor) and tensor.name != "embedding" else (made, given)

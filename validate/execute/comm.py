@@ -95,6 +95,12 @@ class Wires(Protocol):
         """Piece i goes to chip i: [group, n] -> [group, n] by sender."""
         ...
 
+    def all_to_all_rows(
+        self, axes: tuple[str, ...], rows: torch.Tensor, sent: list[int], got: list[int]
+    ) -> torch.Tensor:
+        """The next `sent` rows go to each chip, `got` come from each: [n, ...] -> [m, ...]."""
+        ...
+
     def shift(self, axes: tuple[str, ...], value: torch.Tensor) -> tuple[torch.Tensor, Sequence[Request]]:
         """Start to hand `value` to the chip before in the ring along `axes` and to take that of the one after."""
         ...
@@ -144,6 +150,14 @@ class GroupWires:
         """See `Wires`."""
         found = torch.empty_like(stacked, memory_format=torch.contiguous_format)
         dist.all_to_all_single(found, stacked.contiguous(), group=self._groups[axes])
+        return found
+
+    def all_to_all_rows(
+        self, axes: tuple[str, ...], rows: torch.Tensor, sent: list[int], got: list[int]
+    ) -> torch.Tensor:
+        """See `Wires`."""
+        found = rows.new_empty((sum(got), *rows.shape[1:]))
+        dist.all_to_all_single(found, rows.contiguous(), got, sent, group=self._groups[axes])
         return found
 
     def shift(self, axes: tuple[str, ...], value: torch.Tensor) -> tuple[torch.Tensor, Sequence[Request]]:

@@ -7,6 +7,7 @@ import torch
 from ...models.forms import AXES, Form
 from ...models.program import Collective
 from .comm import Wires
+from .formats import widened
 from .kernels import Kernels
 from .shards import Dimensions, joined_pieces, pieces, recut
 
@@ -54,12 +55,14 @@ def looped_matmul(
     held: Form,
     used: Form,
     out_form: Form,
+    batched: str | None = None,
 ) -> torch.Tensor:
     """The einsum of `x` with a weight that is gathered in rounds: each multiplies one shard while the next comes in.
 
     Parameters
     ----------
     shard : this chip's part of the weight, in form `held`; the einsum wants `used`
+    batched : a dimension each of whose indices has a weight of its own
 
     References
     ----------
@@ -67,16 +70,18 @@ def looped_matmul(
     """
     axes = tuple(axis for axis in AXES if axis in held.axes and axis not in used.axes and wires.mesh.axes[axis] > 1)
     n, me = wires.mesh.size(axes), wires.mesh.index(wires.place, axes)
-    summed = [dim for dim in held.letters if dim in x_form.letters]
-    kept = [dim for dim in held.letters if dim not in summed]
+    shared = [dim for dim in held.letters if dim in x_form.letters]
+    kept = [dim for dim in held.letters if dim not in shared or dim == batched]
     across = tuple(axis for axis in axes if any(axis in held.axes_of(dim) for dim in kept))
-    x_part, out_part = _cut_like(x_form, held, axes, summed), _cut_like(out_form, held, axes, kept)
+    x_part, out_part = _cut_like(x_form, held, axes, shared), _cut_like(out_form, held, axes, kept)
     columns: dict[tuple[int, ...], torch.Tensor] = {}
     shard = shard.contiguous()
     for round_ in range(n):
         place = _place_in_group((me + round_) % n, axes, wires)
         coming = wires.shift(axes, shard) if round_ < n - 1 else None
-        product = kernels.matmul(recut(x, dims, x_form, x_part, place), x_part, shard, held, out_part)
+        part = recut(x, dims, x_form, x_part, place)
+        multiply = kernels.matmul if batched is None else batched_matmul
+        product = multiply(part, x_part, shard, held, out_part)
         key = tuple(place[axis] for axis in across)
         columns[key] = columns[key] + product if key in columns else product
         if coming is not None:
@@ -87,6 +92,12 @@ def looped_matmul(
         return columns[()]
     stacked = torch.stack([columns[key] for key in sorted(columns)])
     return joined_pieces(stacked, across, dims, dict(wires.mesh.axes), out_part, out_form)
+
+
+def batched_matmul(x: torch.Tensor, x_form: Form, w: torch.Tensor, w_form: Form, out_form: Form) -> torch.Tensor:
+    """The einsum of forms in which an index they share has a weight of its own."""
+    names = (",".join("".join(form.letters) for form in (x_form, w_form)), "".join(out_form.letters))
+    return torch.einsum("->".join(names), x, widened(w, x.dtype))
 
 
 def _cut_like(form: Form, held: Form, axes: tuple[str, ...], dims: list[str]) -> Form:

@@ -6,16 +6,11 @@ do, so that what travels is one byte a weight, as priced.
 
 import torch
 
-from .weights import Weights
+from .weights import WeightPlan, Weights
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _FP8 = torch.float8_e4m3fn
 _LARGEST = {"int8": 127.0, "fp8": torch.finfo(_FP8).max}
-# Weight -> the dimensions of what it makes, each index of which has a scale of its own
-SCALED = {
-    "w_in": ("F",), "w_out": ("E",), "w_q": ("H", "Q"), "w_kv": ("K", "Q"), "w_o": ("E",),
-    "embedding": ("V",), "unembedding": ("V",),
-}  # fmt: skip
 
 
 def kept_as(dtype: str) -> torch.dtype:
@@ -41,11 +36,11 @@ def scale_name(weight: str) -> str:
 
 
 def quantised(
-    whole: torch.Tensor, letters: tuple[str, ...], name: str, dtype: str
+    whole: torch.Tensor, letters: tuple[str, ...], made: tuple[str, ...], dtype: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A whole weight in one byte a number, and its scales [copies, ...what it makes]."""
+    """A whole matrix in one byte a number, and its scales [copies, ...], one an index of what it makes."""
     lead = whole.dim() - len(letters)
-    summed = [lead + i for i, dim in enumerate(letters) if dim not in SCALED[name]]
+    summed = [lead + i for i, dim in enumerate(letters) if dim not in made]
     scale = (whole.float().abs().amax(summed, keepdim=True) / _LARGEST[dtype]).clamp(min=1e-12)
     steps = whole.float() / scale
     kept = narrowed(steps.round() if dtype == "int8" else steps, kept_as(dtype))
@@ -55,18 +50,23 @@ def quantised(
 class RoundedWeights:
     """Weights that went through a one-byte format and back: those of the unsharded model."""
 
-    def __init__(self, source: Weights, letters: dict[str, tuple[str, ...]], weights: str, dtype: torch.dtype) -> None:
-        self._source, self._letters, self._weights, self._dtype = source, letters, weights, dtype
+    def __init__(self, source: Weights, plan: WeightPlan, weights: str, dtype: torch.dtype) -> None:
+        self._source, self._plan, self._weights, self._dtype = source, plan, weights, dtype
 
     def __call__(self, layer: int, name: str) -> torch.Tensor:
         """See `Weights`."""
-        whole = self._source(layer, name)
-        if name not in SCALED:
+        whole, kind = self._source(layer, name), self._plan.kind(layer)
+        made, letters = self._plan.made(kind, name), self._plan.tensors[kind][name].form.letters
+        if not made:
             return whole
-        letters = self._letters[name]
-        kept, scale = quantised(whole, letters, name, self._weights)
-        lead = whole.dim() - len(letters)
-        for i, dim in enumerate(letters):
-            if dim not in SCALED[name]:
-                scale = scale.unsqueeze(lead + i)
-        return (widened(kept, torch.float32) * scale).to(self._dtype)
+        kept, scale = quantised(whole, letters, made, self._weights)
+        return (widened(kept, torch.float32) * spread(scale, letters, made)).to(self._dtype)
+
+
+def spread(scale: torch.Tensor, letters: tuple[str, ...], made: tuple[str, ...]) -> torch.Tensor:
+    """A scale [copies, ...made] as it meets its matrix [copies, ...letters]."""
+    lead = scale.dim() - len(made)
+    for i, dim in enumerate(letters):
+        if dim not in made:
+            scale = scale.unsqueeze(lead + i)
+    return scale

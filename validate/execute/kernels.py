@@ -1,10 +1,12 @@
 """The arithmetic of a step, by whichever kernels run it."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 
 from ...models.description import Model
+from ...models.feed_forward import Ffn
 from ...models.forms import Form
 from . import arithmetic as do
 from .cache import Cache
@@ -27,7 +29,7 @@ class Kernels(Protocol):
         n_slots: int,
         q_positions: torch.Tensor,
         k_positions: torch.Tensor,
-        slopes: torch.Tensor | None,
+        bias: do.Bias,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Causal attention over the first `n_slots` of a cache, which hold `k_positions`: out and log-sum-exp."""
         ...
@@ -36,13 +38,11 @@ class Kernels(Protocol):
         """Norm of rows whose statistics are `known`, or their own."""
         ...
 
-    def rotate(
-        self, q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, theta: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rotary embedding of queries and keys."""
+    def rotate(self, heads: Sequence[torch.Tensor], positions: torch.Tensor, theta: float) -> list[torch.Tensor]:
+        """Rotary embedding of queries and keys, each [B, L, heads, d_head]."""
         ...
 
-    def activate(self, model: Model, x: torch.Tensor) -> torch.Tensor:
+    def activate(self, ffn: Ffn, x: torch.Tensor) -> torch.Tensor:
         """The activation function."""
         ...
 
@@ -72,22 +72,20 @@ class TorchKernels:
         n_slots: int,
         q_positions: torch.Tensor,
         k_positions: torch.Tensor,
-        slopes: torch.Tensor | None,
+        bias: do.Bias,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Kernels`."""
         k, v = cache.read(n_slots)
-        return do.attend(q, widened(k, q.dtype), widened(v, q.dtype), q_positions, k_positions, slopes)
+        return do.attend(q, widened(k, q.dtype), widened(v, q.dtype), q_positions, k_positions, bias)
 
     def norm(self, model: Model, x: torch.Tensor, known: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
         """See `Kernels`."""
         return do.norm(model, x, do.statistics(model, x) if known is None else known, weight, self._norm_eps)
 
-    def rotate(
-        self, q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, theta: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def rotate(self, heads: Sequence[torch.Tensor], positions: torch.Tensor, theta: float) -> list[torch.Tensor]:
         """See `Kernels`."""
-        return do.rotate(q, positions, theta), do.rotate(k, positions, theta)
+        return [do.rotate(x, positions, theta) for x in heads]
 
-    def activate(self, model: Model, x: torch.Tensor) -> torch.Tensor:
+    def activate(self, ffn: Ffn, x: torch.Tensor) -> torch.Tensor:
         """See `Kernels`."""
-        return do.activate(model, x)
+        return do.activate(ffn, x)

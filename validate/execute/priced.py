@@ -7,8 +7,8 @@ from ...hardware_specs.chip import Chip
 from ...hardware_specs.cluster import Mesh, Slice, meshes, parse_pool
 from ...hardware_specs.dtypes import DTYPES
 from ...hardware_specs.errors import SpecError
-from ...models.program import Collective, SendRecv, Step
-from ...models.sizes import TokenGroup
+from ...models.program import Collective, Exchange, SendRecv
+from ...models.sizes import Sizes, TokenGroup
 from ...models.work import Formats, step_work
 from ...simulator.cost.calibrated import calibration_of
 from ...simulator.cost.handoff import state_moves
@@ -25,7 +25,10 @@ BytesByAxes = dict[str, dict[str, float]]
 def formats_of(spec: RunSpec) -> Formats:
     """What the run keeps its weights, activations and cache in."""
     return Formats(
-        weights=DTYPES[spec.weights or spec.dtype], activations=DTYPES[spec.dtype], kv=DTYPES[spec.kv or spec.dtype]
+        weights=DTYPES[spec.weights or spec.dtype],
+        activations=DTYPES[spec.dtype],
+        kv=DTYPES[spec.kv or spec.dtype],
+        state=DTYPES[spec.model.state_dtype],
     )
 
 
@@ -47,34 +50,35 @@ def priced_bytes(spec: RunSpec) -> BytesByAxes:
         n_passes = n_tokens * spec.phase(phase).n_passes
         sizes, formats = spec.sizes(phase, token_group(spec, phase)), formats_of(spec)
         sent: dict[str, float] = defaultdict(float)
-        for step, count in _on_wires(spec, phase):
-            axes = "".join(step.axes) if isinstance(step, Collective) else STAGES
-            sent[axes] += float(step_work(step, sizes, formats).sent_bytes) * count * n_passes * chips
+        for step, count, own in _on_wires(spec, phase, sizes):
+            axes = STAGES if isinstance(step, SendRecv) else "".join(step.axes)
+            sent[axes] += float(step_work(step, own, formats).sent_bytes) * count * n_passes * chips
         found[phase] = {axes: n_bytes for axes, n_bytes in sent.items() if n_bytes}
     return found | {"handoff": _handoff_bytes(spec, chips)}
 
 
-def _on_wires(spec: RunSpec, phase: str) -> Iterator[tuple[Step, float]]:
-    """The steps of a pass through all stages that send, and how often each is run."""
+def _on_wires(
+    spec: RunSpec, phase: str, sizes: Sizes
+) -> Iterator[tuple[Collective | Exchange | SendRecv, float, Sizes]]:
+    """The steps of a pass through all stages that send, how often each is run, and the sizes of its block."""
     program = spec.program(phase)
     parts = (
-        (program.first, 1.0),
-        *((block.steps, float(block.n_layers)) for block in program.blocks),
-        (program.last, 1.0),
-        (program.handover, spec.mesh.pp - 1.0),
+        (program.first, 1.0, sizes),
+        *((block.steps, float(block.n_layers), sizes.of(block)) for block in program.blocks),
+        (program.last, 1.0, sizes),
+        (program.handover, spec.mesh.pp - 1.0, sizes),
     )
-    for steps, count in parts:
-        yield from ((step, count) for step in steps if isinstance(step, Collective | SendRecv))
+    for steps, count, own in parts:
+        yield from ((step, count, own) for step in steps if isinstance(step, Collective | Exchange | SendRecv))
 
 
 def _handoff_bytes(spec: RunSpec, chips: int) -> dict[str, float]:
-    """The prompts' cache on its way to the form decode reads it in."""
+    """What prompts have left on its way to the form decode reads it in."""
     held = TokenGroup(n_sequences=float(spec.unit_sequences), new_tokens=0.0, past_tokens=float(spec.input_tokens))
-    sizes, formats = spec.sizes("prefill", held), formats_of(spec)
-    moves = state_moves(spec.program("prefill").states, spec.program("decode").states)
+    program, sizes, formats = spec.program("prefill"), spec.sizes("prefill", held), formats_of(spec)
     sent: dict[str, float] = defaultdict(float)
-    for kind, move in moves:
-        n_bytes = float(step_work(move, sizes, formats).sent_bytes)
+    for kind, move in state_moves(program.states, spec.program("decode").states):
+        n_bytes = float(step_work(move, sizes.of(program.of(kind)), formats).sent_bytes)
         sent["".join(move.axes)] += n_bytes * spec.model.n_layers_of[kind] * spec.n_units * chips
     return {axes: n_bytes for axes, n_bytes in sent.items() if n_bytes}
 

@@ -13,15 +13,14 @@ import torch
 from ...hardware_specs.chip import Chip
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.units import format_seconds
-from .formats import DTYPES, RoundedWeights, kept_as
+from .formats import DTYPES, RoundedWeights
 from .priced import predicted_alone_s, predicted_memory_bytes, predicted_step_s, priced_bytes
 from .ranks import run_ranks, start_together
-from .reference import Reference
+from .reference.model import Reference
 from .result import BytesPair, ExecuteResult, MemoryPair, StepPair
 from .share import run_share, steps_on_wires
 from .spec import RunSpec
 from .trace import trace_ranks
-from .weights import whole_shape
 from .worker import RankReport, prompts, weights_of
 
 # Largest relative error of the logits that rounding explains: each is a chain of sums, and sums of parts round otherwise.
@@ -179,10 +178,8 @@ def _unsharded(spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
     """Logits [passes, B, V] and tokens [passes, B] of the model on one chip."""
     weights, dtype = weights_of(spec), DTYPES[spec.dtype]
     if spec.weights is not None:
-        letters = {tensor.name: tensor.form.letters for tensor in spec.weight_tensors()}
-        weights = RoundedWeights(weights, letters, spec.weights, dtype)
-    kept = kept_as(spec.kv or spec.dtype)
-    model, chosen = Reference(spec.model, weights, theta=spec.theta, eps=spec.norm_eps, kept=kept), prompts(spec)
+        weights = RoundedWeights(weights, spec.weight_plan(), spec.weights, dtype)
+    model, chosen = Reference(spec, weights), prompts(spec)
     found = [model(chosen, 0)]
     for i in range(spec.output_tokens):
         found.append(model(found[-1].argmax(-1)[:, None], spec.input_tokens + i))
@@ -239,7 +236,8 @@ def _steps(predicted: Mapping[str, float | None], measured: Mapping[str, float])
 def _check_memory(spec: RunSpec) -> None:
     """All ranks, each with the largest whole tensor in hand as it cuts its part, and the unsharded model, unrounded."""
     ranks, per_rank = spec.mesh.n_ranks, predicted_memory_bytes(spec)
-    in_hand = max(prod(whole_shape(spec.model, tensor)) for tensor in spec.weight_tensors()) * _FP32_BYTES
+    plan = spec.weight_plan()
+    in_hand = max(prod(plan.shape(kind, name)) for kind, held in plan.tensors.items() for name in held) * _FP32_BYTES
     whole = predicted_memory_bytes(replace(spec, weights=None, kv=None)) * spec.mesh.tp * spec.mesh.pp
     needed = (per_rank + in_hand) * ranks + whole
     _check_room(

@@ -74,11 +74,15 @@ def indices(dims: Dimensions, form: Form, dim: str, place: Mapping[str, int]) ->
 def slots_between(
     dims: Dimensions, form: Form, place: Mapping[str, int], start: int, stop: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a chip keeps positions `start` to `stop` of a cache of this form, and which of them it keeps."""
+    """Where a chip keeps positions `start` to `stop` of a cache of this form, and which of them it keeps.
+
+    Where there are more positions than slots, a position lies in the slot of its rest, and the newest is kept.
+    """
     with _unseen():
-        held = indices(dims, form, _DEALT, place)
-        slots = ((held >= start) & (held < stop)).nonzero().flatten()
-        return slots, held[slots]
+        held, n_slots = indices(dims, form, _DEALT, place), dims.lengths[_DEALT]
+        newest = stop - 1 - (stop - 1 - held) % n_slots
+        slots = ((held >= 0) & (newest >= start)).nonzero().flatten()
+        return slots, newest[slots]
 
 
 def rows_of(dims: Dimensions, form: Form, dim: str, place: Mapping[str, int]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import torch
 
-from ...models.program import Collective, SendRecv
+from ...models.program import Collective, Exchange, SendRecv
 from .comm import STAGES, MeshShape, Request
 from .ranks import start_together
 from .spec import RunSpec
@@ -31,6 +31,12 @@ class LoneWires:
     def all_to_all(self, axes: tuple[str, ...], stacked: torch.Tensor) -> torch.Tensor:
         """See `Wires`: what it would have sent."""
         return stacked.contiguous()
+
+    def all_to_all_rows(
+        self, axes: tuple[str, ...], rows: torch.Tensor, sent: list[int], got: list[int]
+    ) -> torch.Tensor:
+        """See `Wires`: what it would have sent, as often as it takes."""
+        return rows[torch.arange(sum(got), device=rows.device) % max(len(rows), 1)]
 
     def shift(self, axes: tuple[str, ...], value: torch.Tensor) -> tuple[torch.Tensor, tuple[Request, ...]]:
         """See `Wires`: its own shard."""
@@ -82,7 +88,7 @@ def steps_on_wires(spec: RunSpec) -> set[str]:
         program = spec.program(phase)
         parts = {
             "first": program.first,
-            "block": program.only.steps,
+            **{f"block {block.kind}" if len(program.blocks) > 1 else "block": block.steps for block in program.blocks},
             "last": program.last,
             "handover": program.handover,
         }
@@ -92,4 +98,4 @@ def steps_on_wires(spec: RunSpec) -> set[str]:
 
 
 def _leaves(step: object, spec: RunSpec) -> bool:
-    return isinstance(step, SendRecv) or (isinstance(step, Collective) and spec.mesh.size(step.axes) > 1)
+    return isinstance(step, SendRecv) or (isinstance(step, Collective | Exchange) and spec.mesh.size(step.axes) > 1)

@@ -6,20 +6,18 @@ from typing import Literal
 
 from ...hardware_specs.errors import SpecError
 from ...models.description import Model
-from ...models.forms import AXES
+from ...models.forms import AXES, Form
 from ...models.layouts import AttentionSharding, ExpertSharding
 from ...models.lower import lower
+from ...models.params import full_window
 from ...models.program import ShardedProgram, Tensor
-from ...models.sizes import Sizes, TokenGroup, batch_axes
+from ...models.sizes import Sizes, TokenGroup, batch_axes, block_dims, context_axes
 from ...models.stages import stage_layers
 from .arithmetic import NORM_EPS
 from .comm import MeshShape
+from .executable import check_block, check_model
 from .shards import Dimensions, make_dimensions
-
-
-def is_plain(model: Model) -> bool:
-    """Whether every block is attention over the whole context and a dense feed-forward part."""
-    return not model.stack and not model.post_norms
+from .weights import NO_BLOCK, WeightPlan, weight_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +49,8 @@ class RunSpec:
     checkpoint : safetensors file, or folder of them, to take the weights from; else they are random
     theta, norm_eps : base of the rotary embedding, and what a norm adds to the variance
     kernels : torch's own operations, or our Triton kernels (on a CPU in Triton's interpreter)
+    routing : tokens go to the experts their router chooses; or to experts in turn, which spreads them as evenly as they are
+        priced, weighed by the router all the same
     n_timed : further runs of both phases that are timed, unwatched
     """
 
@@ -68,6 +68,7 @@ class RunSpec:
     checkpoint: str | None = None
     device: str = "cpu"
     kernels: Literal["torch", "triton"] = "torch"
+    routing: Literal["router", "balanced"] = "router"
     seed: int = 0
     theta: float = 10000.0
     norm_eps: float = NORM_EPS
@@ -90,14 +91,7 @@ class RunSpec:
             raise SpecError(
                 f"{self.mesh.pp} pipeline stages need as many layers; {self.model.name} has {self.model.n_layers}"
             )
-        if not is_plain(self.model):
-            raise SpecError(f"{self.model.name} is no plain decoder; only those are executed")
-        norms = 1 if self.model.block == "parallel" else 2
-        if self.model.n_norms_per_block != norms:
-            raise SpecError(
-                f"{self.model.name} has {self.model.n_norms_per_block} norms in a {self.model.block} block; "
-                f"programs run {norms}"
-            )
+        check_model(self.model)
 
     def sequences(self, phase: str) -> int:
         """Of one pass of one replica."""
@@ -136,10 +130,9 @@ class RunSpec:
             looped=phase.looped,
         )
 
-    def weight_tensors(self) -> tuple[Tensor, ...]:
-        """Every weight of the model once, a layer's and the ends'."""
-        program = self.program("prefill")
-        return tuple(dict.fromkeys((*program.only.weights, *program.first_weights, *program.last_weights)))
+    def weight_plan(self) -> WeightPlan:
+        """Every weight of the model."""
+        return weight_plan(self.program("prefill"))
 
     def layers_of(self, stage: int) -> range:
         """The layers of a pipeline stage; the first stages have one more where they do not divide."""
@@ -149,32 +142,56 @@ class RunSpec:
         """Sizes of a phase's program for some tokens, as they are priced."""
         return Sizes(self.program(name), {axis: float(n) for axis, n in self.mesh.axes.items()}, [group])
 
-    def dimensions(self, name: str, new_tokens: int, context: int, sequences: int | None = None) -> Dimensions:
-        """Lengths and digits for a pass of `new_tokens`, and a cache of `context` positions; of a unit's `sequences`."""
+    def keeps_in_place(self, kind: str) -> bool:
+        """Whether decode goes on in the very cache that prefill has written, whose oldest positions it never drops."""
+        before, after = (self.program(name).of(kind) for name in ("prefill", "decode"))
+        pairs = zip(before.state, after.state, strict=True)
+        alike = all(_axes_of_dims(a.form) == _axes_of_dims(b.form) for a, b in pairs)
+        kept = full_window(before.block)
+        return alike and not 0 < kept < self.context
+
+    def slots(self, name: str, kind: str) -> int:
+        """Positions that a layer's cache has room for in a phase."""
+        if name == "decode":
+            return min(full_window(self.model.kinds[kind]) or self.context, self.context)
+        return self.context if self.keeps_in_place(kind) else self.input_tokens
+
+    def dimensions(
+        self, name: str, kind: str, new_tokens: int, *, slots: int | None = None, sequences: int | None = None
+    ) -> Dimensions:
+        """Lengths and digits in one kind of block, or at the ends, in a pass of `new_tokens`.
+
+        Parameters
+        ----------
+        slots : of a cache, where it has not as many as the phase gives it
+        sequences : where they are not those of one pass
+        """
         program, model = self.program(name), self.model
-        heads = {
-            "H": self._padded(name),
-            "K": self._padded(name) if model.n_kv_heads == model.n_heads else model.n_kv_heads,
-        }
-        n_statistics = 2 if model.norm == "layernorm" else 1
         counted = {
             "N": self._along(program.layout.entry.axes_of("E")),
             "R": self._along(program.residual.form.axes_of("E")),
-            "M": self._along(program.only.state[0].form.axes_of("S")),
-            "C": AXES,
+            "C": self._along(program.layout.stored.axes),
         }
-        numbers = {dim: self._size(axes) * (n_statistics if dim in "NR" else 1) for dim, axes in counted.items()}
         lengths = {
             "B": sequences or self.sequences(name),
             "L": new_tokens,
-            "S": context,
             "E": model.d_model,
-            "F": model.d_ff,
-            "Q": model.d_head,
             "V": model.vocab_size,
             "P": max(model.n_learned_positions, 1),
         }
-        return make_dimensions(program.layout, lengths | heads | numbers, self.mesh.axes, counted)
+        if kind:
+            block = program.of(kind)
+            counted["M"] = self._along(context_axes(block))
+            sizes = block_dims(model, block.block, float(self._size(self.phase(name).head_axes)))
+            own = {dim: int(size) for dim, size in sizes.items() if size}
+            lengths |= own | {"S": self.slots(name, kind) if slots is None else slots}
+        n_statistics = 2 if model.norm == "layernorm" else 1
+        numbers = {dim: self._size(axes) * (n_statistics if dim in "NR" else 1) for dim, axes in counted.items()}
+        return make_dimensions(program.layout, lengths | numbers, self.mesh.axes, counted)
+
+    def dimensions_of(self, name: str, new_tokens: int) -> dict[str, Dimensions]:
+        """Of every kind of block, and of the ends."""
+        return {kind: self.dimensions(name, kind, new_tokens) for kind in (NO_BLOCK, *self.model.kinds)}
 
     def check_shards(self, name: str) -> None:
         """Hold the real shards to the priced ones.
@@ -183,12 +200,20 @@ class RunSpec:
         ------
         SpecError : a dimension does not divide over its axes in any way that gives shards of the priced size
         """
-        new = self.input_tokens if name == "prefill" else 1
-        dims = self.dimensions(name, new, self.context)
-        sizes = self.sizes(
-            name, TokenGroup(n_sequences=self.sequences(name), new_tokens=new, past_tokens=self.context - new)
-        )
-        for tensor in self._tensors(name):
+        program, new = self.program(name), self.input_tokens if name == "prefill" else 1
+        self._check_part(name, NO_BLOCK, (*program.first_weights, *program.last_weights, *program.buffers), new)
+        for block in program.blocks:
+            check_block(self, name, block)
+            self._check_part(name, block.kind, (*block.weights, *block.state, *block.buffers), new)
+
+    def _check_part(self, name: str, kind: str, tensors: Iterable[Tensor], new: int) -> None:
+        dims = self.dimensions(name, kind, new)
+        past = (self.slots(name, kind) if kind else self.context) - new
+        group = TokenGroup(n_sequences=self.sequences(name), new_tokens=new, past_tokens=past)
+        sizes = self.sizes(name, group)
+        if kind:
+            sizes = sizes.of(self.program(name).of(kind))
+        for tensor in tensors:
             for dim, axes in tensor.form.dims:
                 real, priced = dims.local(tensor.form, dim), float(sizes.local(0, dim, axes))
                 if real != priced:
@@ -197,26 +222,13 @@ class RunSpec:
                         f"priced as {priced:g}; execution needs {dim} to divide over the mesh {dict(self.mesh.axes)}"
                     )
 
-    def _tensors(self, name: str) -> Iterable[Tensor]:
-        program = self.program(name)
-        return (
-            *program.only.weights,
-            *program.first_weights,
-            *program.last_weights,
-            *program.only.state,
-            *program.buffers,
-            *program.only.buffers,
-        )
-
     def _along(self, axes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(axis for axis in AXES if axis in axes)
 
     def _size(self, axes: tuple[str, ...]) -> int:
-        n = 1
-        for axis in axes:
-            n *= self.mesh.axes[axis]
-        return n
+        return self.mesh.size(axes)
 
-    def _padded(self, name: str) -> int:
-        n = self._size(self.phase(name).head_axes)
-        return -(-self.model.n_heads // n) * n
+
+def _axes_of_dims(form: Form) -> tuple[tuple[str, frozenset[str]], ...]:
+    """A form without the order of its axes, which says nothing."""
+    return tuple((dim, frozenset(axes)) for dim, axes in form.dims)

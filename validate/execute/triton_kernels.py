@@ -1,6 +1,6 @@
 """The arithmetic of a step by our own Triton kernels."""
 
-from functools import cached_property
+from collections.abc import Sequence
 
 import torch
 
@@ -12,8 +12,9 @@ from ...kernels.norm import norm
 from ...kernels.prefill_attention import prefill_attention
 from ...kernels.rope import plain_frequencies, rotate, turn_table
 from ...models.description import Model
+from ...models.feed_forward import Ffn
 from ...models.forms import Form
-from .arithmetic import NORM_EPS
+from .arithmetic import NORM_EPS, Bias
 from .cache import Cache
 from .formats import widened
 from .kernels import TorchKernels
@@ -32,15 +33,18 @@ class TritonKernels:
     """
 
     def __init__(
-        self, dtype: torch.dtype, n_positions: int, theta: float, d_head: int, device: torch.device, norm_eps: float
+        self, dtype: torch.dtype, n_positions: int, theta: float, device: torch.device, norm_eps: float
     ) -> None:
         self.dtype, self._norm_eps = dtype, norm_eps
         self._torch = TorchKernels(dtype, norm_eps)
-        self._n_positions, self._theta, self._d_head, self._device = n_positions, theta, d_head, device
+        self._n_positions, self._theta, self._device = n_positions, theta, device
+        self._tables: dict[int, torch.Tensor] = {}
 
-    @cached_property
-    def _turns(self) -> torch.Tensor:
-        return turn_table(plain_frequencies(self._d_head, self._theta), self._n_positions).to(self._device)
+    def _turns(self, d_head: int) -> torch.Tensor:
+        if d_head not in self._tables:
+            table = turn_table(plain_frequencies(d_head, self._theta), self._n_positions)
+            self._tables[d_head] = table.to(self._device)
+        return self._tables[d_head]
 
     def matmul(self, x: torch.Tensor, x_form: Form, w: torch.Tensor, w_form: Form, out_form: Form) -> torch.Tensor:
         """See `Kernels`: copies of w one after the other."""
@@ -60,12 +64,13 @@ class TritonKernels:
         n_slots: int,
         q_positions: torch.Tensor,
         k_positions: torch.Tensor,
-        slopes: torch.Tensor | None,
+        bias: Bias,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Kernels`."""
-        n_new = q.shape[1]
-        if n_slots == 0 or cache.memory.dtype != q.dtype or (cache.is_dealt and (n_new > 1 or slopes is not None)):
-            return self._torch.attend(q, cache, n_slots, q_positions, k_positions, slopes)
+        n_new, slopes = q.shape[1], bias.slopes
+        is_apart = cache.is_dealt and (n_new > 1 or slopes is not None)
+        if n_slots == 0 or cache.memory.dtype != q.dtype or is_apart or not bias.is_plain or len(cache.memory) == 1:
+            return self._torch.attend(q, cache, n_slots, q_positions, k_positions, bias)
         if n_new > 1:
             k, v = (held.contiguous() for held in cache.read(n_slots))
             out, lse = prefill_attention(q.contiguous(), k, v, alibi_slopes=slopes)
@@ -84,14 +89,17 @@ class TritonKernels:
         out, _ = norm(x, shifted, kind=model.norm, known=known, n_whole=model.d_model)
         return out
 
-    def rotate(
-        self, q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, theta: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Kernels`."""
+    def rotate(self, heads: Sequence[torch.Tensor], positions: torch.Tensor, theta: float) -> list[torch.Tensor]:
+        """See `Kernels`: queries and keys in one launch."""
         if theta != self._theta:
             raise SpecError(f"the rotary table is for theta {self._theta}, not {theta}")
-        return rotate(q.contiguous(), k.contiguous(), positions.expand(q.shape[0], -1), self._turns)
+        if len(heads) == 1:
+            return self._torch.rotate(heads, positions, theta)
+        q, k = (x.contiguous() for x in heads)
+        return list(rotate(q, k, positions.expand(q.shape[0], -1), self._turns(q.shape[-1])))
 
-    def activate(self, model: Model, x: torch.Tensor) -> torch.Tensor:
+    def activate(self, ffn: Ffn, x: torch.Tensor) -> torch.Tensor:
         """See `Kernels`."""
-        return activate(x, model.activation, gated=model.gated)
+        if ffn.activation == "relu2":
+            return self._torch.activate(ffn, x)
+        return activate(x, ffn.activation, gated=ffn.gated)

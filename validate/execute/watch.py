@@ -17,6 +17,8 @@ _SENT = {
     "alltoall_base_": lambda out, given, k: given * (k - 1) // k,
     "send": lambda out, given, k: given,
 }
+# where an exchange says how many rows of its input go to each chip, if not equally many
+_SPLITS = 4
 _SILENT = {"recv_", "barrier", "monitored_barrier_"}
 
 
@@ -78,6 +80,9 @@ class Watch(TorchDispatchMode):
         group = next(dist.ProcessGroup.unbox(a) for a in args if isinstance(a, torch.ScriptObject) and _is_group(a))
         out, given = (args[0], args[1]) if name.endswith("base_") else (None, args[0])
         sent = _SENT[name](_n_bytes(out), _n_bytes(given), group.size())
+        if name == "alltoall_base_" and args[_SPLITS]:
+            rows = args[_SPLITS]
+            sent = _n_bytes(given) * (sum(rows) - rows[group.rank()]) // max(sum(rows), 1)
         self.sent[self._names.get(group.group_name, self._default)] += sent
 
     def _note(self, storage: torch.UntypedStorage) -> None:

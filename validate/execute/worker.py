@@ -9,20 +9,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...models.blocks import RECURRENT
 from ...models.forms import Form
-from ...models.program import ShardedProgram, Tensor
-from ...simulator.cost.handoff import cache_collectives
-from .cache import Cache
+from ...models.program import Tensor
+from .cache import LayerState
 from .checkpoint import Checkpoint
 from .comm import STAGES, Wires
-from .exchange import exchange
-from .formats import DTYPES, SCALED, kept_as, quantised, scale_name
+from .formats import DTYPES, kept_as, quantised, scale_name
 from .kernels import Kernels, TorchKernels
-from .shards import Dimensions, recut
+from .local import Local
+from .shards import Dimensions
 from .spec import RunSpec
-from .stage import Pass, Stage, Value
+from .stage import Layer, Stage
+from .states import Keeper, n_cut, part_of
+from .value import Pass, Value
+from .vectors import local_vectors
 from .watch import Watch
-from .weights import ENDS, RandomWeights, Weights, local_part, made_up_part
+from .weights import ENDS, RandomWeights, Weights, lengths_of, local_part, made_up_part
 
 # What a pass takes beside its steps, by the name it is priced under.
 PASS = "pass/pass"
@@ -55,6 +58,21 @@ class RankReport:
     wall_s: list[dict[str, float]] = field(default_factory=list)
 
 
+@dataclass(slots=True, kw_only=True)
+class Units:
+    """What goes through all passes of a step.
+
+    Parameters
+    ----------
+    tokens, sequences : [B, L] and [B] of a replica's sequences: new tokens, and places in the run's batch
+    past : tokens already in the cache
+    """
+
+    tokens: torch.Tensor
+    sequences: torch.Tensor
+    past: int
+
+
 # Hands the tokens a pass chose from the last stage to all: the host's way, no process group's.
 TellTokens = Callable[[int, torch.Tensor | None], torch.Tensor]
 
@@ -67,10 +85,10 @@ def prompts(spec: RunSpec) -> torch.Tensor:
 
 def weights_of(spec: RunSpec) -> Weights:
     """The run's weights, whole, before any of them is rounded."""
-    tensors, dtype = spec.weight_tensors(), DTYPES[spec.dtype]
+    plan, dtype = spec.weight_plan(), DTYPES[spec.dtype]
     if spec.checkpoint is not None:
-        return Checkpoint(spec.checkpoint, spec.model, tensors, dtype)
-    return RandomWeights(spec.model, tensors, spec.seed, dtype)
+        return Checkpoint(spec.checkpoint, plan, dtype)
+    return RandomWeights(plan, spec.seed, dtype)
 
 
 class Rank:
@@ -97,46 +115,58 @@ class Rank:
         self.kernels = _kernels(spec, device)
         stage = wires.place[STAGES]
         self.is_first, self.is_last = stage == 0, stage == spec.mesh.pp - 1
-        dims = spec.dimensions("prefill", spec.input_tokens, spec.context)
-        program = spec.program("prefill")
-        self.layers = [self._local(layer, program.only.weights, dims) for layer in spec.layers_of(stage)]
+        self._plan, program = spec.weight_plan(), spec.program("prefill")
+        self.layers = [self._layer(layer) for layer in spec.layers_of(stage)]
         ends = dict.fromkeys((*program.first_weights * self.is_first, *program.last_weights * self.is_last))
-        self.ends = self._local(ENDS, tuple(ends), dims)
+        self.ends = self._local(ENDS, tuple(ends))
         if "unembedding" not in self.ends and self.is_last:
             self._tie()
 
-    def _local(self, layer: int, tensors: tuple[Tensor, ...], dims: Dimensions) -> dict[str, Value]:
+    def _layer(self, number: int) -> Layer:
+        """A layer's own part of its weights, the vectors of a recurrent mixer by name."""
+        kind, model = self.spec.model.layers[number], self.spec.model
+        block = self.spec.program("prefill").of(kind)
+        weights, mixer = self._local(number, block.weights), block.block.mixer
+        if "vectors" in weights and isinstance(mixer, RECURRENT):
+            n_heads = self.spec.dimensions("prefill", kind, 1).lengths["H"]
+            flat = weights.pop("vectors").data
+            weights |= local_vectors(mixer.recurrence(model.d_model), flat, lengths_of(model, kind), n_heads)
+        return Layer(kind=kind, weights=weights)
+
+    def _local(self, layer: int, tensors: tuple[Tensor, ...]) -> dict[str, Value]:
         found: dict[str, Value] = {}
+        kind = self._plan.kind(layer)
+        dims = self.spec.dimensions("prefill", kind, self.spec.input_tokens)
         for tensor in tensors:
-            is_rounded = self.spec.weights is not None and tensor.name in SCALED
+            made = self._plan.made(kind, tensor.name) if self.spec.weights is not None else ()
             parts = (
-                self._made_up(tensor, dims, is_rounded)
+                self._made_up(tensor, dims, made)
                 if self._source is None
-                else self._cut(self._source(layer, tensor.name), tensor, dims, is_rounded)
+                else self._cut(self._source(layer, tensor.name), tensor, dims, kind, made)
             )
             found |= {name: Value(part.to(self.device), form) for name, (part, form) in parts.items()}
         return found
 
-    def _made_up(self, tensor: Tensor, dims: Dimensions, is_rounded: bool) -> dict[str, tuple[torch.Tensor, Form]]:
-        kept = kept_as(self.spec.weights) if is_rounded and self.spec.weights else DTYPES[self.spec.dtype]
+    def _made_up(self, tensor: Tensor, dims: Dimensions, made: tuple[str, ...]) -> dict[str, tuple[torch.Tensor, Form]]:
+        kept = kept_as(self.spec.weights) if made and self.spec.weights else DTYPES[self.spec.dtype]
         parts = {tensor.name: (made_up_part(tensor, dims, kept, self.device), tensor.form)}
-        if is_rounded:
-            scale = _scale_of(tensor)
+        if made:
+            scale = _scale_of(tensor, made)
             parts[scale.name] = (made_up_part(scale, dims, DTYPES[self.spec.dtype], self.device), scale.form)
         return parts
 
     def _cut(
-        self, whole: torch.Tensor, tensor: Tensor, dims: Dimensions, is_rounded: bool
+        self, whole: torch.Tensor, tensor: Tensor, dims: Dimensions, kind: str, made: tuple[str, ...]
     ) -> dict[str, tuple[torch.Tensor, Form]]:
         """The chip's part of a weight; with its scales where it is kept in one byte a number."""
-        model, place, lead = self.spec.model, self.wires.place, int(tensor.copies > 1)
-        if not is_rounded or self.spec.weights is None:
-            return {tensor.name: (local_part(whole, model, tensor.form, dims, place, lead=lead), tensor.form)}
-        kept, scales = quantised(whole, tensor.form.letters, tensor.name, self.spec.weights)
-        scale = _scale_of(tensor)
+        lengths, place, lead = lengths_of(self.spec.model, kind), self.wires.place, int(tensor.copies > 1)
+        if not made or self.spec.weights is None:
+            return {tensor.name: (local_part(whole, lengths, tensor.form, dims, place, lead=lead), tensor.form)}
+        kept, scales = quantised(whole, tensor.form.letters, made, self.spec.weights)
+        scale = _scale_of(tensor, made)
         return {
-            tensor.name: (local_part(kept, model, tensor.form, dims, place, lead=lead), tensor.form),
-            scale.name: (local_part(scales, model, scale.form, dims, place, lead=lead), scale.form),
+            tensor.name: (local_part(kept, lengths, tensor.form, dims, place, lead=lead), tensor.form),
+            scale.name: (local_part(scales, lengths, scale.form, dims, place, lead=lead), scale.form),
         }
 
     def _tie(self) -> None:
@@ -163,28 +193,24 @@ class Rank:
         self._run(report, has_values=False)
 
     def _held(self, report: RankReport) -> None:
-        values = [*self.ends.values(), *(v for layer in self.layers for v in layer.values())]
+        values = [*self.ends.values(), *(v for layer in self.layers for v in layer.weights.values())]
         storages = {v.data.untyped_storage().data_ptr(): v.data.untyped_storage().nbytes() for v in values}
         report.held_bytes = sum(storages.values())
 
     def _stage(self, phase: str) -> Stage:
+        spec = self.spec
+        at = Local(
+            program=spec.program(phase), wires=self.wires, kernels=self.kernels, theta=spec.theta, norm_eps=spec.norm_eps,
+            routing=spec.routing,
+        )  # fmt: skip
         return Stage(
-            program=self.spec.program(phase), wires=self.wires, kernels=self.kernels, layers=self.layers, ends=self.ends,
-            is_first=self.is_first, is_last=self.is_last, theta=self.spec.theta, norm_eps=self.spec.norm_eps,
+            at=at, layers=self.layers, ends=self.ends, is_first=self.is_first, is_last=self.is_last,
             clock=_clock(self.device, self._note),
         )  # fmt: skip
 
-    def _caches(self, program: ShardedProgram, phase: str, context: int) -> list[list[Cache]]:
-        """One a unit and layer."""
-        spec, form = self.spec, program.only.state[0].form
-        dims = spec.dimensions(phase, 1, context, spec.unit_sequences)
-        b, s, k, q = (dims.local(form, dim) for dim in "BSKQ")
-        dealt, kept = bool(dims.cut_axes(form, "S")), kept_as(spec.kv or spec.dtype)
-
-        def make() -> Cache:
-            return Cache(b, s, k, q, page_size=spec.page_size, dtype=kept, device=self.device, is_dealt=dealt)
-
-        return [[make() for _ in self.layers] for _ in range(spec.n_units)]
+    @property
+    def _numbers(self) -> range:
+        return self.spec.layers_of(self.wires.place[STAGES])
 
     def _run(
         self,
@@ -197,26 +223,27 @@ class Rank:
         told = report if has_values else None
         spec = self.spec
         prefill, decode = self._stage("prefill"), self._stage("decode")
-        same = set_form(prefill.program.only.state[0].form) == set_form(decode.program.only.state[0].form)
-        n_prefill = spec.context if same else spec.input_tokens
-        caches = self._caches(prefill.program, "prefill", n_prefill)
+        keeper = Keeper(spec, self.wires, self.layers, self._numbers, self.device)
+        states = keeper.make("prefill")
         if report is not None:
-            report.held_bytes += sum(cache.memory.nbytes for part in caches for cache in part)
-        mine = prompts(spec).to(self.device).chunk(spec.mesh.dp)[self.wires.place["dp"]]
+            report.held_bytes += keeper.n_bytes(states)
+        mine, places = (
+            whole.to(self.device).chunk(spec.mesh.dp) for whole in (prompts(spec), torch.arange(spec.batch))
+        )
+        replica = self.wires.place["dp"]
+        now = Units(tokens=mine[replica], sequences=places[replica], past=0)
         started = time.perf_counter()
         with self._watching(report, "prefill", has_values):
-            dims = spec.dimensions("prefill", spec.input_tokens, n_prefill)
-            chosen = self._passes(prefill, "prefill", mine, 0, dims, caches, told)
+            chosen = self._passes(prefill, "prefill", now, states, told)
         prefill_s = time.perf_counter() - started
-        if not same:
-            with self._watching(report, "handoff", has_values):
-                caches = self._hand_over(prefill.program, decode.program, caches)
-        dims = spec.dimensions("decode", 1, spec.context)
+        with self._watching(report, "handoff", has_values):
+            states = keeper.hand_over(states)
         started = time.perf_counter()
         with self._watching(report, "decode", has_values):
             for i in range(spec.output_tokens):
-                now = self.tell(i, chosen)[:, None].to(self.device)
-                chosen = self._passes(decode, "decode", now, spec.input_tokens + i, dims, caches, told)
+                tokens = self.tell(i, chosen)[:, None].to(self.device)
+                now = Units(tokens=tokens, sequences=places[replica], past=spec.input_tokens + i)
+                chosen = self._passes(decode, "decode", now, states, told)
         if wall is not None:
             wall |= {"prefill": prefill_s, "decode": (time.perf_counter() - started) / spec.output_tokens}
         if timed is not None:
@@ -237,21 +264,22 @@ class Rank:
         report.peak_bytes = max(report.peak_bytes, seen.peak)
 
     def _passes(
-        self, stage: Stage, phase: str, tokens: torch.Tensor, past: int, dims: Dimensions, caches: list[list[Cache]],
-        report: RankReport | None,
-    ) -> torch.Tensor | None:  # fmt: skip
+        self, stage: Stage, phase: str, now: Units, states: list[list[LayerState]], report: RankReport | None
+    ) -> torch.Tensor | None:
         """All passes of all units through this stage; tokens come and go in the units' order."""
-        n_cut = self.spec.mesh.size(stage.program.only.state[0].form.axes_of("B"))
-        order = pass_order(self.spec.unit_sequences, self.spec.sequences(phase), n_cut).to(self.device)
+        spec, n_new = self.spec, now.tokens.shape[1]
+        order = pass_order(spec.unit_sequences, spec.sequences(phase), n_cut(stage.at.program, spec)).to(self.device)
+        dims = spec.dimensions_of(phase, n_new)
         started, before_s = stage.clock(), sum(stage.seconds.values())
         chosen = []
-        for unit, held in zip(tokens.chunk(self.spec.n_units), caches, strict=True):
+        units = zip(now.tokens.chunk(spec.n_units), now.sequences.chunk(spec.n_units), states, strict=True)
+        for tokens, places, held in units:
             parts = []
             for i, rows in enumerate(order):
-                now = Pass(tokens=unit[rows], past=past, dims=dims)
-                found = stage.run(now, [cache.part(i, len(order)) for cache in held])
+                one = Pass(tokens=tokens[rows], sequences=places[rows], past=now.past, dims_of=dims)
+                found = stage.run(one, [part_of(state, i, order, self.wires) for state in held])
                 if found is not None:
-                    parts.append((found, now.held["all logits"].data, now.held["vocabulary"].data))
+                    parts.append((found, one.held["all logits"].data, one.held["vocabulary"].data))
             if parts:
                 back = order.flatten().argsort()
                 chosen.append([torch.cat([part[k] for part in parts])[back] for k in (0, 1)] + [parts[0][2]])
@@ -259,34 +287,13 @@ class Rank:
         stage.seconds[PASS] = stage.seconds.get(PASS, 0.0) + stage.clock() - started - in_steps_s
         if not chosen:
             return None
-        tokens = torch.cat([found for found, _, _ in chosen])
+        found_tokens = torch.cat([found for found, _, _ in chosen])
         if report is not None:
-            report.tokens.append(tokens.tolist())
+            report.tokens.append(found_tokens.tolist())
             logits = torch.cat([part for _, part, _ in chosen])[None].cpu().numpy()
             report.logits = logits if report.logits is None else np.concatenate([report.logits, logits])
             report.vocabulary = chosen[0][2].cpu().numpy()
-        return tokens
-
-    def _hand_over(self, before: ShardedProgram, after: ShardedProgram, caches: list[list[Cache]]) -> list[list[Cache]]:
-        """Bring the prompts' cache from the form prefill left it in to decode's, all layers in one message."""
-        spec = self.spec
-        dims = spec.dimensions("decode", 1, spec.input_tokens, spec.unit_sequences)
-        made = self._caches(after, "decode", spec.context)
-        moves = cache_collectives(before.only.state[0], after.only.state[0])
-        for old, new in zip(caches, made, strict=True):
-            value, form = (
-                torch.stack([cache.read(dims.local(before.only.state[0].form, "S")) for cache in old]),
-                before.only.state[0].form,
-            )
-            for move in moves:
-                value = recut(value, dims, form, move.tensors[0].form, self.wires.place)
-                (value,) = exchange(move, [value], dims, self.wires)
-                form = move.after[0]
-            value = recut(value, dims, form, after.only.state[0].form, self.wires.place)
-            slots = torch.arange(value.shape[3], device=value.device)
-            for cache, layer in zip(new, value, strict=True):
-                cache.write(layer, slots)
-        return made
+        return found_tokens
 
 
 def pass_order(n_unit: int, n_pass: int, n_cut: int) -> torch.Tensor:
@@ -304,9 +311,9 @@ def pass_order(n_unit: int, n_pass: int, n_cut: int) -> torch.Tensor:
     return torch.arange(n_unit).view(n_cut, n_unit // n_pass, -1).transpose(0, 1).flatten(1)
 
 
-def _scale_of(weight: Tensor) -> Tensor:
-    """The scales of a weight, whole on every chip."""
-    form = Form(tuple((dim, ()) for dim in weight.form.letters if dim in SCALED[weight.name]))
+def _scale_of(weight: Tensor, made: tuple[str, ...]) -> Tensor:
+    """The scales of a matrix, whole on every chip."""
+    form = Form(tuple((dim, ()) for dim in weight.form.letters if dim in made))
     return Tensor(name=scale_name(weight.name), form=form, role="weight", copies=weight.copies)
 
 
@@ -316,12 +323,7 @@ def _kernels(spec: RunSpec, device: torch.device) -> Kernels:
         return TorchKernels(DTYPES[spec.dtype], spec.norm_eps)
     from .triton_kernels import TritonKernels
 
-    return TritonKernels(DTYPES[spec.dtype], spec.context, spec.theta, spec.model.d_head, device, spec.norm_eps)
-
-
-def set_form(form: Form) -> tuple[tuple[str, frozenset[str]], ...]:
-    """A form without the order of its axes, which says nothing."""
-    return tuple((dim, frozenset(axes)) for dim, axes in form.dims)
+    return TritonKernels(DTYPES[spec.dtype], spec.context, spec.theta, device, spec.norm_eps)
 
 
 def _clock(device: torch.device, note: Callable[[], None]) -> Callable[[], float]:

@@ -14,7 +14,7 @@ from shardwise.tests.strategies import small_model
 from shardwise.validate.execute.checkpoint import Checkpoint, read_settings
 from shardwise.validate.execute.comm import MeshShape
 from shardwise.validate.execute.ranks import run_ranks
-from shardwise.validate.execute.reference import Reference
+from shardwise.validate.execute.reference.model import Reference
 from shardwise.validate.execute.run import TOLERANCE, compare
 from shardwise.validate.execute.spec import PhaseSpec, RunSpec
 
@@ -146,7 +146,7 @@ def _spec(model: Model, path: Path, **options: object) -> RunSpec:
 
 
 def _checkpoint(path: Path, model: Model) -> Checkpoint:
-    return Checkpoint(str(path), model, _spec(model, path).weight_tensors(), torch.float32)
+    return Checkpoint(str(path), _spec(model, path).weight_plan(), torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,8 @@ def test_a_llama_checkpoint_gives_the_logits_of_its_own_arithmetic(tmp_path, cha
     model = small_model(**(_LLAMA | changes))
     tensors, tokens = llama_tensors(model), torch.randint(80, (2, 6))
     save_file(tensors, tmp_path / "model.safetensors")
-    ours = Reference(model, _checkpoint(tmp_path, model), theta=5e5, eps=1e-6, kept=torch.float32)(tokens, 0)
+    spec = _spec(model, tmp_path, theta=5e5, norm_eps=1e-6)
+    ours = Reference(spec, _checkpoint(tmp_path, model))(tokens, 0)
     assert torch.allclose(ours, llama_logits(tensors, model, tokens, 5e5, 1e-6), atol=1e-5)
 
 
