@@ -68,7 +68,7 @@ def looped_matmul(
     ----------
     [Pope2022] section 3.5; [Wang2023] : looped CollectiveEinsum.
     """
-    axes = tuple(axis for axis in AXES if axis in held.axes and axis not in used.axes and wires.mesh.axes[axis] > 1)
+    axes = tuple(axis for axis in AXES if axis in held.axes and axis not in used.axes)
     n, me = wires.mesh.size(axes), wires.mesh.index(wires.place, axes)
     shared = [dim for dim in held.letters if dim in x_form.letters]
     kept = [dim for dim in held.letters if dim not in shared or dim == batched]
