@@ -72,6 +72,17 @@ def gpt_model(d_model: int, n_layers: int, n_heads: int | None = None) -> Model:
     )
 
 
+def reference_of(name: str) -> str:
+    """What finds the model again from anywhere: the whole path if it is named by one, else its name in the catalogue.
+
+    Raises
+    ------
+    SpecError : as `get_model`
+    """
+    path = path_of(name)
+    return get_model(name).name if path is None else str(path.resolve())
+
+
 def get_model(name: str) -> Model:
     """Find a model by catalogue name or alias, whatever its case, punctuation, bracketed remarks or organisation.
 
@@ -92,6 +103,16 @@ def get_model(name: str) -> Model:
         return gpt_model(int(shape["hidden"]), int(shape["layers"]), int(shape["heads"]) if shape["heads"] else None)
     if (path := path_of(name)) is not None:
         return model_at(path)
+    return named_model(name)
+
+
+def named_model(name: str) -> Model:
+    """A model of the catalogue; no file is read for it, whatever the name.
+
+    Raises
+    ------
+    UnknownNameError : the name is in no list; names the nearest
+    """
     known = _index().get(name_key(name)) or _index().get(name_key(name.rpartition("/")[2]))
     if known is None:
         raise UnknownNameError("model", name, load_models())

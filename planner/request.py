@@ -8,7 +8,7 @@ from typing import Literal
 from ..hardware_specs.cluster import Slice, parse_pool
 from ..hardware_specs.errors import SpecError
 from ..hardware_specs.prices import Payment, chip_price, parse_payment
-from ..models.catalogue import get_model
+from ..models.catalogue import get_model, reference_of
 from ..models.description import Model
 from ..models.layouts import parse_layout
 from ..models.paths import path_of
@@ -134,7 +134,7 @@ def make_request(
     SpecError : anything that does not exist, does not fit, or is no number
     """
     described = get_model(model) if isinstance(model, str) else model
-    path = path_of(model) if isinstance(model, str) else None
+    path = None if not isinstance(model, str) or path_of(model) is None else reference_of(model)
     slices = parse_pool(on)
     decode_slices = parse_pool(decode_on) if decode_on is not None else slices
     workload = Workload(input_tokens=input_tokens, output_tokens=output_tokens)
@@ -182,7 +182,7 @@ def make_request(
         engine=engine,
         bound=bound,
         memory_share=share,
-        model_path="" if path is None else str(path.resolve()),
+        model_path=path or "",
         payment=payment,
     )
 

@@ -60,6 +60,14 @@ def read_source(path: str) -> Source:
     )
 
 
+def holds_config(file: Path) -> bool:
+    """Whether a file is a config.json, whatever it is called."""
+    try:
+        return file.is_file() and file.stat().st_size <= LIMIT_BYTES and "model_type" in _object(file)
+    except (SpecError, OSError):
+        return False
+
+
 def _object(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as stream:

@@ -33,8 +33,9 @@ def estimate(
 ) -> None:
     """Price one deployment: the layouts and batch given, on the best wiring of the slice."""
     from .. import api
-    from .text import print_phases, print_refusals, print_result
+    from .text import print_phases, print_refusals, print_result, say_unknown_fields
 
+    say_unknown_fields(model)
     result = api.estimate(
         model,
         on,

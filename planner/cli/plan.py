@@ -49,9 +49,10 @@ def plan(
     from .. import api
     from .answer import is_rated, print_answer
     from .plots import check_plot
-    from .text import objective_of, print_refusals, print_result
+    from .text import objective_of, print_refusals, print_result, say_unknown_fields
 
     check_plot(plot)
+    say_unknown_fields(model)
     result = api.plan(
         model,
         on,

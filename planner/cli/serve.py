@@ -54,7 +54,9 @@ def make_app(model: str, chip: str, input_tokens: int, output_tokens: int, max_c
     from ..explorer.page import live_page
     from ..explorer.question import Question, Start, whole_catalogue
     from ..explorer.server import App
+    from .text import refuse_path
 
+    refuse_path(model)
     offer = whole_catalogue(max_chips)
     start = Start(
         model=get_model(model).name, chip=get_chip(chip).name, input_tokens=input_tokens, output_tokens=output_tokens

@@ -10,7 +10,9 @@ from rich.table import Table
 
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.units import format_bytes, format_seconds
+from ...models.hf.reader import import_model
 from ...models.layouts import LAYOUTS
+from ...models.paths import path_of
 from ..build import bound_seconds
 from ..result import Objective, PhasePlan, Plan, PlanResult, Source
 
@@ -43,6 +45,23 @@ def objective_of(text: str | None) -> Objective | None:
     if text is None:
         return None
     raise SpecError(f"objective {text!r} is unknown; choose latency, cost or throughput")
+
+
+def say_unknown_fields(model: str) -> None:
+    """Tell what a Hugging Face config has that nobody knows, where a model is named by one."""
+    path = path_of(model)
+    if path is None or path.suffix in (".yaml", ".yml"):
+        return
+    if unknown := import_model(str(path)).unknown_fields:
+        typer.echo(f"unknown fields of {path}, which changed nothing: {', '.join(unknown)}", err=True)
+
+
+def refuse_path(model: str) -> None:
+    """Refuse a model that is a file where a page asks for models by name."""
+    if path_of(model) is not None:
+        raise SpecError(
+            f"a page knows the models of the catalogue by name, {model} is a file; plan, estimate and whatif take it"
+        )
 
 
 def check_writable(path: Path) -> None:

@@ -111,8 +111,12 @@ def whatif(
         "memory_share": memory_share,
     }
     if interactive:
+        from ..whatif.ask import is_file
+        from .text import refuse_path
         from .whatif_explorer import write_interactive
 
+        if not is_file(base):
+            refuse_path(base)
         write_interactive(
             base,
             on,

@@ -11,7 +11,7 @@ from ...hardware_specs.cluster import parse_pool
 from ...hardware_specs.dtypes import DTYPES, parse_dtype
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.prices import Payment, chip_price
-from ...models.catalogue import get_model, load_models
+from ...models.catalogue import get_model, load_models, named_model
 from ..request import PlanRequest, make_request
 from ..result import Objective
 
@@ -70,7 +70,7 @@ def request_of(question: Question) -> PlanRequest:
     counts = sorted(set(question.counts))
     slices = tuple(slice_ for n in counts for slice_ in parse_pool(f"{question.chip}:{n}"))
     request = make_request(
-        question.model,
+        named_model(question.model),
         f"{question.chip}:{counts[-1]}",
         input_tokens=question.input_tokens,
         output_tokens=question.output_tokens,

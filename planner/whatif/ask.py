@@ -12,6 +12,8 @@ from ...hardware_specs.catalogue import get_chip
 from ...hardware_specs.errors import SpecError
 from ...models.catalogue import get_model
 from ...models.description import Model
+from ...models.hf.sources import holds_config
+from ...models.paths import path_of
 from ..explain import read_result
 from ..result import Objective, PlanResult
 from ..version import __version__
@@ -142,7 +144,8 @@ def base_question(
     elif is_file(base):
         made = question_of_plan(read_result(Path(base)), rank)
     else:
-        made = Question(model=get_model(str(base)).name)
+        found = get_model(str(base))
+        made = Question(model=found.name if path_of(str(base)) is None else found)
     changes = {name: value for name, value in given.items() if value is not None}
     if on is not None:
         chip, _, shape = on.partition(":")
@@ -151,8 +154,11 @@ def base_question(
 
 
 def is_file(base: str | Path) -> bool:
-    """Whether a what-if starts from a plan's file."""
-    return isinstance(base, Path) or base.endswith(".json") or Path(base).is_file()
+    """Whether a what-if starts from a plan's file; those of models are none."""
+    path = Path(base)
+    if path.suffix in (".yaml", ".yml") or holds_config(path):
+        return False
+    return isinstance(base, Path) or base.endswith(".json") or path.is_file()
 
 
 def _usual_objective(question: Question, axes: Sequence[Axis]) -> Objective:

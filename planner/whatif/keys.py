@@ -10,7 +10,7 @@ from ...hardware_specs.cluster import parse_pool
 from ...hardware_specs.dtypes import parse_dtype
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.units import parse_quantity
-from ...models.catalogue import get_model
+from ...models.catalogue import reference_of
 from ...models.layouts import parse_layout
 from ...simulator.cost.engines import get_engine
 from ..request import MAX_BATCH
@@ -176,7 +176,7 @@ def _share(text: str) -> Value:
 KEYS: dict[str, Key] = {
     key.name: key
     for key in (
-        Key(name="model", says="model", example="llama-3-8b", read=lambda t: _name(get_model(t).name, "model")),
+        Key(name="model", says="model", example="llama-3-8b", read=lambda t: _name(reference_of(t), "model")),
         Key(name="on", says="pool", example="h100-sxm:8", read=_pool),
         Key(name="hardware", says="chip", example="h100-sxm", read=_hardware),
         Key(name="chips", says="chips", example="8", read=_chips, counts=True),

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from shardwise.hardware_specs.errors import UnknownNameError
 from shardwise.models.catalogue import get_model
 from shardwise.planner.cli import app
+from shardwise.planner.explorer.question import Question, request_of
 from shardwise.tests.models.hf.reading import LATENT, LLAMA, MIXTRAL
 from typer.testing import CliRunner
 
@@ -145,3 +147,25 @@ def test_a_plan_of_a_file_finds_its_model_again(run: Run, config: Path, tmp_path
     assert run("explain", plan).exit_code == 0
     served = run("simulate", plan, "--rate", 1, "--requests", 5, "--json")
     assert json.loads(served.stdout)["finished"] == 5
+
+
+def test_fields_nobody_knows_are_told_by_a_plan_too(run: Run, config: Path) -> None:
+    config.write_text(json.dumps(LLAMA | {"frobnicate": 1}), "utf-8")
+    result = run("plan", config, "--on", "h100-sxm:1", "--batch", 1, "--input", 64, "--output", 8)
+    assert "which changed nothing: frobnicate" in result.stderr
+
+
+def test_what_ifs_take_files_and_pages_take_names(run: Run, config: Path) -> None:
+    asked = ("--on", "h100-sxm:2", "--input", 64, "--output", 8)
+    varied = run("whatif", config, *asked, "--vary", "batch=1,2", "--json")
+    assert varied.exit_code == 0
+    assert run("whatif", "llama-3.2-1b", *asked, "--vary", f"model=gpt2,{config}", "--json").exit_code == 0
+    page = run("whatif", config, *asked, "--interactive", "-o", config.parent / "page.html")
+    assert page.exit_code == 2
+    assert "knows the models of the catalogue by name" in page.stderr
+
+
+def test_a_question_of_a_page_never_reads_a_file(config: Path) -> None:
+    question = Question(model=str(config), chip="h100-sxm", counts=(1,), input_tokens=64, output_tokens=8)
+    with pytest.raises(UnknownNameError):
+        request_of(question)
