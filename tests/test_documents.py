@@ -233,6 +233,8 @@ NOT_BYTES = (
     ("kernels/aot.py", "shared_bytes=", "KiB of shared memory, as the compute capability's table gives them"),
     ("kernels/aot.py", "_BLOCK_RESERVED_BYTES", "1 KiB of shared memory a block has for itself"),
     ("models/lower.py", "lru_cache(maxsize=1024)", "programs kept"),
+    ("planner/charts/paper_requests.py", "256, 512, 1024)", "lengths of prompts"),
+    ("planner/charts/paper_volume.py", "n, 1024.0)", "tokens at which volumes are compared"),
     ("planner/paper_rows.py", "ffn_model(4096, 16384), 1024.0", "tokens at which volumes are compared"),
     ("planner/paper_rows.py", "_CHIPS, 1024.0", "tokens at which volumes are compared"),
     ("planner/deploy.py", "_SEQUENCES, _LARGE_SEQUENCES = 256, 1024", "requests at a time: vLLM's default"),
