@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ...hardware_specs.catalogue import get_chip
 from ...hardware_specs.dtypes import parse_dtype
+from ...hardware_specs.units import parse_quantity
 from ...models.description import Model
 from ...models.sizes import batch_axes
 from ...models.work import step_work
@@ -18,7 +19,7 @@ from .values import BarChart, Chart, Curve, Panel, Scale, Stack
 _MOST_STEPS = 14
 _PARTS = {"compute": "compute", "hbm": "memory traffic", "links": "links", "latency": "fixed"}
 _MEMORY = {"weights": "weights", "kv_cache": "KV cache", "activations": "activations", "gathered": "gathered weights"}
-_GIB = 2.0**30
+_GIB = parse_quantity("1 GiB", "B")
 
 
 def waterfall_chart(phase: PhasePlan) -> BarChart:

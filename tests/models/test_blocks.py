@@ -70,4 +70,7 @@ def test_tokens_sent_to_experts_are_those_the_experts_meet(model: Model) -> None
             width = step.ffn.d_latent or model.d_model
             assert float(step_work(step, sizes.of(block), BF16).n_rows) == rows
             for exchange in moved:
-                assert float(step_work(exchange, sizes.of(block), BF16).full_bytes) == rows * width * 2 + exchange.n_counts * 4
+                assert (
+                    float(step_work(exchange, sizes.of(block), BF16).full_bytes)
+                    == rows * width * 2 + exchange.n_counts * 4
+                )
