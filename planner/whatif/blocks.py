@@ -204,15 +204,22 @@ def _candidates(held: Sequence[Variants]) -> _Candidates:
     places: list[NDArray[np.int64]] = []
     offset = 0
     for variants in held:
-        batch, found = _batch(variants), np.full(variants.allowed.shape, -1)
+        found = np.full(variants.allowed.shape, -1)
+        own, which = np.unique(_own_batch(variants), return_inverse=True)
+        which = np.ravel(which)
         for row in range(len(variants.mesh)):
-            allowed = variants.allowed[row]
-            batches, which = np.unique(batch[row][allowed], return_inverse=True)
-            found[row, allowed] = len(meshes) + np.ravel(which)
-            meshes += [int(variants.mesh[row]) + offset] * len(batches)
-            sequences += [one / variants.laid.setting.dp for one in batches]
-            micro += [variants.n_microbatches[row]] * len(batches)
-            stages += [float(variants.laid.setting.pp)] * len(batches)
+            allowed, fixed = variants.allowed[row], variants.batch[row]
+            used = (
+                np.flatnonzero(np.bincount(which[allowed], minlength=len(own))) if np.isnan(fixed) else np.zeros(1, int)
+            )
+            order = np.zeros(len(own), np.int64)
+            order[used] = np.arange(len(used)) if np.isnan(fixed) else 0
+            found[row, allowed] = len(meshes) + order[which[allowed]]
+            meshes += [int(variants.mesh[row]) + offset] * len(used)
+            batches = own[used] if np.isnan(fixed) else [fixed]
+            sequences += [float(one) / variants.laid.setting.dp for one in batches]
+            micro += [variants.n_microbatches[row]] * len(used)
+            stages += [float(variants.laid.setting.pp)] * len(used)
         places.append(found)
         offset += len(variants.laid.meshes)
     return _Candidates(
@@ -226,9 +233,13 @@ def _candidates(held: Sequence[Variants]) -> _Candidates:
 
 def _batch(variants: Variants) -> NDArray[np.float64]:
     """Sequences over all replicas, (n_rows, n_points)."""
+    return np.where(np.isnan(variants.batch)[:, None], _own_batch(variants)[None, :], variants.batch[:, None])
+
+
+def _own_batch(variants: Variants) -> NDArray[np.float64]:
+    """The batch that each point asks for, NaN where it leaves it open."""
     prefills = variants.laid.setting.phase == "prefill"
-    own = variants.points.prefill_batch if prefills else variants.points.decode_batch
-    return np.where(np.isnan(variants.batch)[:, None], own[None, :], variants.batch[:, None])
+    return variants.points.prefill_batch if prefills else variants.points.decode_batch
 
 
 def _priced(

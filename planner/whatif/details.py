@@ -11,7 +11,7 @@ from ...models.forms import AXES
 from ...models.sizes import batch_prefix
 from ...simulator.cost.calibrated import BORROWED_LOG, UNKNOWN_ENGINE_LOG, Calibration
 from ...simulator.cost.machine import Machine, at_speed, make_machine, take
-from ...simulator.cost.phases import PhaseSetting, bind, microbatch_sequences, price_phase
+from ...simulator.cost.phases import PhaseSetting, bind, microbatch_sequences, price_phase, program_prefixes
 from ...simulator.cost.price import Engine, StepPrice, price_pass
 from ...simulator.types import Workloads
 from ..result import Bound, Source
@@ -135,8 +135,9 @@ def _looked_at(setting: PhaseSetting, held: _Held, engine: Engine) -> tuple[Inde
     sequences = np.asarray(microbatch_sequences(setting, held.batch, held.n_microbatches), float)
     prefix = np.broadcast_to(batch_prefix(held.machine.mesh, sequences), (n,))
     found, beyond = np.zeros(n, np.int64), np.zeros(n, bool)
-    for length in np.unique(prefix):
-        index = np.flatnonzero(prefix == length)
+    runs = np.array(program_prefixes(setting, engine))[prefix]
+    for length in np.unique(runs):
+        index = np.flatnonzero(runs == length)
         machine, works = take(held.machine, index), held.works.take(index)
         program, sizes = bind(setting, machine, sequences[index], AXES[: int(length)], engine, works)
         steps = price_pass(program, sizes, setting.formats, machine, engine, pp=held.pp[index])

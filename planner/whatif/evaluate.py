@@ -58,28 +58,22 @@ def _by_chips(asked: Sequence[Question], places: Index) -> list[Index]:
 
 def _answerable(asked: Sequence[Question], places: Index, table: Table) -> Index:
     """Those whose request can be: positions, batches, what the chip claims."""
+    changed = [name for name in _CHANGED if any(getattr(asked[i], name) is not None for i in places)]
+    checks = [(_misread, _READ), *((_unclaimed(figure), ("hardware", figure)) for figure in changed)]
     known: dict[tuple[object, ...], str | None] = {}
     kept = []
     for i in places:
-        reason = next(filter(None, (_remembered(known, asked[i], *check) for check in _CHECKS)), None)
+        reason = None
+        for check, fields in checks:
+            key = fields + tuple(getattr(asked[i], name) for name in fields)
+            if key not in known:
+                known[key] = check(asked[i])
+            reason = reason or known[key]
         if reason is None:
             kept.append(i)
         else:
             table.refuse(np.array([i]), reason)
     return np.array(kept, np.int64)
-
-
-def _remembered(
-    known: dict[tuple[object, ...], str | None],
-    q: Question,
-    check: Callable[[Question], str | None],
-    fields: tuple[str, ...],
-) -> str | None:
-    """What a check says of the fields it looks at, checked once for each."""
-    key = (check, *(getattr(q, name) for name in fields))
-    if key not in known:
-        known[key] = check(q)
-    return known[key]
 
 
 def _misread(q: Question) -> str | None:
@@ -110,10 +104,7 @@ def _unclaimed(figure: str) -> Callable[[Question], str | None]:
 
 
 _READ = ("input_tokens", "context_tokens", "output_tokens", "prefill_batch", "decode_batch")
-_CHECKS: tuple[tuple[Callable[[Question], str | None], tuple[str, ...]], ...] = (
-    (_misread, _READ),
-    *((_unclaimed(figure), (figure,)) for figure in ("link", "network", "hbm_bandwidth", "hbm", "flops")),
-)
+_CHANGED = ("link", "network", "hbm_bandwidth", "hbm", "flops")
 
 
 class _Part:

@@ -148,7 +148,8 @@ def _cost(chosen: Chosen, prefill: _Phase, decode: _Phase) -> dict[str, Any]:
     capacity_per_s = n_chips / chip_s
     asked_per_s = np.array([np.nan if q.rate_per_s is None else q.rate_per_s for q in chosen.asked])
     served_per_s = np.where(np.isnan(asked_per_s), capacity_per_s, asked_per_s)
-    dollars = n_chips * np.array([usd_per_h(chosen.slice.chip_name, q.price) for q in chosen.asked])
+    prices = {q.price: usd_per_h(chosen.slice.chip_name, q.price) for q in _first_of_each(chosen.asked)}
+    dollars = n_chips * np.array([prices[q.price] for q in chosen.asked])
     setting = decode.rows[0].priced.variants.laid.setting
     peak = chosen.slice.chip.peak_flop_per_s(setting.formats.matmul) * n_chips * points.flop
 
@@ -170,6 +171,11 @@ def _cost(chosen: Chosen, prefill: _Phase, decode: _Phase) -> dict[str, Any]:
         "usd_per_h": dollars,
         "usd_per_mtok_output": usd_per_mtok(spent_usd(dollars, 1.0), served_per_s * points.output_tokens),
     }
+
+
+def _first_of_each(asked: Sequence[Question]) -> list[Question]:
+    """One question of each price."""
+    return list({q.price: q for q in asked}.values())
 
 
 def usd_per_h(chip: str, price: Change | str | None) -> float:
