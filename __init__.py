@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .planner.result import PhasePlan, Plan, PlanResult
     from .planner.serving import simulate
     from .planner.version import __version__
+    from .planner.whatif.ask import what_if
     from .simulator.report import Report
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "get_model": "models.catalogue",
     "plan": "planner.api",
     "simulate": "planner.serving",
+    "what_if": "planner.whatif.ask",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "get_model",
     "plan",
     "simulate",
+    "what_if",
 ]
 
 
