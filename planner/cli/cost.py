@@ -39,6 +39,10 @@ def cost(
     most: Annotated[
         float | None, typer.Option("--up-to", help="Requests a second up to which several plans are compared.")
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw the costs of several plans over the rate (.html, .png, .svg, .pdf)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what plans cost a month, a token, a joule and a gram; of several, which is cheapest at which rate."""
@@ -49,7 +53,9 @@ def cost(
     from ..break_even import break_even
     from ..cost import CostTerms, with_cost
     from ..explain import read_result
+    from .plots import check_plot
 
+    check_plot(plot)
     terms = CostTerms(
         utilization=utilization,
         power_w=None if power is None else parse_quantity(power, "W"),
@@ -62,7 +68,10 @@ def cost(
         result = read_result(file)
         plan = with_cost(result.of_rank(rank), result.workload, payment, terms)
         results.append(result.model_copy(update={"plans": (plan.model_copy(update={"rank": 1}),)}))
-    compared = break_even(results, most_per_s=most) if len(results) > 1 or most is not None else None
+    is_compared = len(results) > 1 or most is not None or plot is not None
+    compared = break_even(results, most_per_s=most) if is_compared else None
+    if plot is not None and compared is not None:
+        _plot(compared, plot)
     if as_json:
         document = {
             "pools": [
@@ -77,6 +86,13 @@ def cost(
         _print_one(file, result)
     if compared is not None:
         _print_break_even(compared)
+
+
+def _plot(compared: "BreakEven", path: Path) -> None:
+    from ..charts.break_even import break_even_chart
+    from .plots import write_plot
+
+    write_plot(path, "Which pool is cheapest", [break_even_chart(compared)])
 
 
 def _dumped(model: "BaseModel | None") -> dict[str, object] | None:
