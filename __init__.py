@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from .hardware_specs.errors import SpecError
     from .models.catalogue import get_model
     from .planner.api import estimate, plan
+    from .planner.break_even import BreakEven, break_even
     from .planner.result import PhasePlan, Plan, PlanResult
     from .planner.serving import simulate
     from .planner.version import __version__
-    from .planner.whatif.ask import what_if
+    from .planner.whatif.ask import WhatIf, what_if
     from .simulator.report import Report
 
 _HOMES = {
+    "BreakEven": "planner.break_even",
     "PhasePlan": "planner.result",
     "Plan": "planner.result",
     "PlanResult": "planner.result",
     "Report": "simulator.report",
     "SpecError": "hardware_specs.errors",
+    "WhatIf": "planner.whatif.ask",
     "__version__": "planner.version",
+    "break_even": "planner.break_even",
     "estimate": "planner.api",
     "get_chip": "hardware_specs.catalogue",
     "get_model": "models.catalogue",
@@ -36,12 +40,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "BreakEven",
     "PhasePlan",
     "Plan",
     "PlanResult",
     "Report",
     "SpecError",
+    "WhatIf",
     "__version__",
+    "break_even",
     "estimate",
     "get_chip",
     "get_model",

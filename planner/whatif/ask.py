@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...hardware_specs.catalogue import get_chip
 from ...hardware_specs.errors import SpecError
+from ...hardware_specs.html import html_table
 from ...models.catalogue import get_model
 from ...models.description import Model
 from ...models.hf.sources import holds_config
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 # More points than this are answered once the user says so.
 MANY_POINTS = 10_000
+# What a notebook shows of each point, and of how many.
+_SHOWN = ("n_chips", "prefill_layout", "decode_layout", "ttft_s", "tpot_s", "usd_per_mtok_output", "reason")
+_MOST_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,13 @@ class WhatIf:
     def to_pandas(self) -> "pd.DataFrame":
         """One row a point."""
         return as_frame(self.columns)
+
+    def _repr_html_(self) -> str:
+        names = [*(axis.key for axis in self.axes), *_SHOWN]
+        shown = list(zip(*(self.columns[name][:_MOST_SHOWN] for name in names), strict=True))
+        rows = [[f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row] for row in shown]
+        rest = f"; the first {_MOST_SHOWN}" if self.n_points > _MOST_SHOWN else ""
+        return html_table(names, rows, f"{self.n_fitting:,} of {self.n_points:,} points have a plan{rest}")
 
     def rows(self) -> list[dict[str, Cell]]:
         """One mapping a point."""

@@ -72,5 +72,12 @@ def test_a_simulated_run_and_a_plan_for_a_rate_show_their_times(result: shardwis
     assert "most req/s" in Tables(rated.best._repr_html_()).rows[3]
 
 
+def test_answers_to_a_what_if_show_a_row_a_point() -> None:
+    asked = {"vary": ["batch=4,8", "weights=bf16,int8"], "input_tokens": 128, "output_tokens": 16}
+    rows = Tables(shardwise.what_if("llama-3-8b", "h100-sxm:1", **asked)._repr_html_()).rows
+    assert rows[0][:3] == ["batch", "weights", "n_chips"]
+    assert [row[:2] for row in rows[1:]] == [["4", "bf16"], ["4", "int8"], ["8", "bf16"], ["8", "int8"]]
+
+
 def test_what_looks_like_a_tag_is_text() -> None:
     assert "<script>" not in html_table(["<script>"], [["<script>"]], "<script>")
