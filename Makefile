@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO = plan palm-540b --on tpu-v4:4x4x4 --input 2048 --output 64 --batch 512
 
-.PHONY: demo test check format readme accuracy bench clean
+.PHONY: demo test check format readme accuracy docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/shardwise $(DEMO)
@@ -29,6 +29,10 @@ readme: $(VENV)/installed-dev
 accuracy: $(VENV)/installed-dev
 	$(BIN)/python docs/refresh_accuracy.py
 
+docs: $(VENV)/installed-dev
+	$(BIN)/python docs/pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/planner_speed.py
 	$(BIN)/python benchmarks/whatif_speed.py
@@ -46,7 +50,7 @@ $(VENV)/installed-dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet torch==2.13.0 triton==3.7.1
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --editable ".[dev,docs]"
 	touch $@ $(VENV)/installed
 
 clean:
