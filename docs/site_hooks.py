@@ -1,6 +1,7 @@
 """What the site does to pages beyond plain Markdown: formulas as MathML, and the reference from docstrings.
 
-Formulas stand between dollars, as GitHub reads them, and become MathML, which browsers draw by themselves. A line
+Formulas stand between dollars, as GitHub reads them, and become MathML, which browsers draw by themselves; until the page is
+HTML a word stands for each. A line
 ``::: shardwise.planner.api.plan`` is replaced by the signature and docstring of that thing.
 """
 
@@ -19,6 +20,7 @@ _BLOCK_MATH = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 _INLINE_MATH = re.compile(r"(?<![\w$\\])\$(?=[^\s$])([^$\n]*?[^\s$\\])\$(?![\w$])")
 DECISIONS = tuple(sorted((ROOT / "docs" / "decisions").glob("*.md")))
 _COMMANDS = re.compile(r"^::: commands$", re.MULTILINE)
+_MARK = re.compile(r"FORMULA(block|inline)([0-9a-f]+)END")
 _THING = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 _SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}$", re.MULTILINE)
 _MATH_DIRECTIVE = re.compile(r"^\.\. math:: *(.*?)(?=\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
@@ -26,17 +28,24 @@ _MATH_DIRECTIVE = re.compile(r"^\.\. math:: *(.*?)(?=\n\s*\n|\Z)", re.MULTILINE 
 
 def on_config(config: Any, **_: Any) -> Any:
     """Called by mkdocs first: every decision goes into the navigation by its title."""
-    decisions = [
-        {path.read_text("utf-8").splitlines()[0].removeprefix("# "): f"decisions/{path.name}"} for path in DECISIONS
-    ]
+    decisions = [{_title(path): f"decisions/{path.name}"} for path in DECISIONS]
     config["nav"].append({"Decisions": decisions})
     return config
+
+
+def _title(path: Path) -> str:
+    return path.read_text("utf-8").splitlines()[0].removeprefix("# ").replace("`", "")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs with each page before it becomes HTML."""
     markdown = markdown.replace("](decisions/)", f"](decisions/{DECISIONS[0].name})")
-    return with_formulas(with_reference(with_commands(markdown)))
+    return with_marks(with_reference(with_commands(markdown)))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Called by mkdocs with the HTML of each page."""
+    return with_formulas(html)
 
 
 def with_commands(markdown: str) -> str:
@@ -64,17 +73,26 @@ def _find_package() -> None:
         sys.path.insert(0, str(ROOT.parent))
 
 
-def with_formulas(markdown: str) -> str:
-    """Every formula outside code as MathML."""
+def with_marks(markdown: str) -> str:
+    """Every formula outside code as a word that Markdown leaves alone."""
     parts = _CODE.split(markdown)
-    return "".join(part if i % 2 else _formulas(part) for i, part in enumerate(parts))
+    return "".join(part if i % 2 else _marked(part) for i, part in enumerate(parts))
 
 
-def _formulas(text: str) -> str:
+def _marked(text: str) -> str:
+    text = _BLOCK_MATH.sub(lambda found: f"\n\n{_mark('block', found[1])}\n\n", text)
+    return _INLINE_MATH.sub(lambda found: _mark("inline", found[1]), text)
+
+
+def _mark(display: str, formula: str) -> str:
+    return f"FORMULA{display}{' '.join(formula.split()).encode().hex()}END"
+
+
+def with_formulas(html: str) -> str:
+    """Every marked formula as MathML."""
     from latex2mathml.converter import convert
 
-    text = _BLOCK_MATH.sub(lambda found: convert(found[1].strip(), display="block"), text)
-    return _INLINE_MATH.sub(lambda found: convert(found[1]), text)
+    return _MARK.sub(lambda found: convert(bytes.fromhex(found[2]).decode(), display=found[1]), html)
 
 
 def with_reference(markdown: str) -> str:

@@ -80,7 +80,8 @@ def test_what_is_printed_goes_into_the_page(tmp_path: Path) -> None:
 
 def test_formulas_become_mathml_and_code_stays_code() -> None:
     pytest.importorskip("latex2mathml")
-    made = script("site_hooks").with_formulas("costs $n\\,p$ USD, `$x$`, 3 $ and 4 $\n\n$$a = b$$\n")
+    hooks = script("site_hooks")
+    made = hooks.with_formulas(hooks.with_marks("$n\\,p$ USD, `$x$`, 3 $ and 4 $\n\n$$a = b$$\n"))
     assert made.count("<math") == 2
     assert "`$x$`" in made
     assert "3 $ and 4 $" in made
