@@ -40,8 +40,9 @@ class Model(BaseModel):
     n_norms_per_block : norm layers in one block that read d_model
     post_norms : norms on what the mixer and the feed-forward part give, too
     blocks, stack : kinds of blocks by name, and the order they follow each other in
-    encoder : a stack of its own that reads the input; the decoder's blocks then have `cross`
-    bidirectional : every token meets every other, nothing is generated and nothing cached (BERT)
+    encoder : a stack of its own that reads the input; the decoder's blocks then have `cross`, and begin at one start token
+    bidirectional : every token meets every other, nothing is generated and nothing cached (BERT); a pass gives what the last
+        block leaves of every token, and the heads it was trained with are held but not run
     state_dtype : what recurrent states are kept as
     kv_dtype : what keys and values are kept as where it comes with scales for that; None for as activations are
     mixer_dtype, expert_dtype : of the weights of mixers and of experts, where other than `weights_dtype`
@@ -113,6 +114,15 @@ class Model(BaseModel):
             raise SpecError(f"{self.name}: an rmsnorm has no shift; write norm_bias: false")
         if len(self.layers) != self.n_layers:
             raise SpecError(f"{self.name}: the stack has {len(self.layers)} blocks, n_layers={self.n_layers}")
+        crossing = [name for name, block in self.kinds.items() if block.cross is not None]
+        if crossing and self.encoder is None:
+            raise SpecError(f"{self.name}: blocks {crossing} have cross attention, but there is no encoder to read")
+        if self.encoder is not None and any(name.startswith("encoder") for name in self.kinds):
+            raise SpecError(
+                f"{self.name}: blocks of a decoder are called otherwise than 'encoder', which its encoder's are"
+            )
+        if self.encoder is not None and self.bidirectional:
+            raise SpecError(f"{self.name}: a model with an encoder has a decoder, which cannot be bidirectional")
         if unused := sorted(set(self.kinds) - set(self.layers)):
             raise SpecError(
                 f"{self.name}: no layer is one of its blocks {unused}; leave them out or name them in the stack"
@@ -145,9 +155,15 @@ class Model(BaseModel):
         return Counter(self.layers)
 
     @property
+    def every_block(self) -> tuple[Block, ...]:
+        """Every kind of block, of an encoder too."""
+        read = () if self.encoder is None else tuple(self.encoder.blocks.values())
+        return (*read, *self.kinds.values())
+
+    @property
     def has_experts(self) -> bool:
         """Whether any block routes its tokens."""
-        return any(isinstance(block.ffn, ExpertsFfn) for block in self.kinds.values())
+        return any(isinstance(block.ffn, ExpertsFfn) for block in self.every_block)
 
     def n_norms(self, block: Block) -> int:
         """Norms of one block that read d_model."""

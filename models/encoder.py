@@ -1,7 +1,10 @@
 """What reads the whole input, both ways, before a decoder begins."""
 
-from pydantic import BaseModel, Field
+from collections import Counter
 
+from pydantic import BaseModel, Field, model_validator
+
+from ..hardware_specs.errors import SpecError
 from .blocks import Block, Layers
 from .strict import STRICT
 
@@ -23,7 +26,18 @@ class Encoder(BaseModel):
     embedding_norm: bool = False
     final_norm: bool = True
 
+    @model_validator(mode="after")
+    def _holds_together(self) -> "Encoder":
+        if unknown := sorted(set(self.layers) ^ set(self.blocks)):
+            raise SpecError(f"an encoder's stack and its blocks differ: {unknown}")
+        return self
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The kind of every layer, the first one first."""
         return tuple(name for row in self.stack for name in row.blocks * row.repeat)
+
+    @property
+    def n_layers_of(self) -> Counter[str]:
+        """Layers of each kind."""
+        return Counter(self.layers)

@@ -44,7 +44,7 @@ def read(step: Step) -> tuple[Tensor, ...]:
         case Matmul():
             return step.x
         case Attention():
-            return (step.q,)
+            return (step.q, step.cache) if step.positions == "L" else (step.q,)
         case LatentAttention():
             return step.q
         case Index():

@@ -4,95 +4,45 @@ The lowering says which einsums there are and in which form each needs its opera
 `reshard`; those of one kind over the same axes at the same moment are one launch.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from .builder import Builder
+from .blocks import Block
 from .description import Model
-from .forms import AXES, Form
+from .forms import AXES
 from .layouts import AttentionSharding, ExpertSharding, Layout, get_layout
 from .lifetimes import RESIDUAL, alive, buffers
-from .lowering.block import lower_block, normed
-from .lowering.forms import BlockForms, transposed
-from .lowering.part import share_statistics
-from .program import SendRecv, ShardedProgram, Step, Tensor
+from .lowering.block import lower_block
+from .lowering.ends import Ends
+from .lowering.forms import BlockForms
+from .program import ENCODER, BlockProgram, EncoderProgram, SendRecv, ShardedProgram, Tensor
 
 
-class _Ends:
-    """What lies before the first block and after the last."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """How all blocks of a program are lowered."""
 
-    def __init__(self, model: Model, layout: Layout, forms: BlockForms, *, looped: bool) -> None:
-        self.model, self.layout, self.forms, self.looped = model, layout, forms, looped
+    layout: Layout
+    attention: AttentionSharding
+    experts: ExpertSharding
+    batch_axes: tuple[str, ...]
+    head_axes: tuple[str, ...]
+    looped: bool
+    materialised_scores: bool
 
-    def first_weights(self) -> tuple[Tensor, ...]:
-        """The lookup table, learned positions, the norm after them."""
-        model, table = self.model, self.embedding()
-        found = [table]
-        if model.n_learned_positions:
-            form = Form((("P", ()), ("E", table.form.axes_of("E"))))
-            found.append(Tensor(name="positions", form=form, role="end"))
-        if model.n_other_params:
-            found.append(Tensor(name="others", form=self._vector("O", ()), role="end"))
-        return (*found, *(self._norm("embedding norm") if model.embedding_norm else ()))
-
-    def last_weights(self) -> tuple[Tensor, ...]:
-        """The final norm and the output matrix; a tied one is the lookup table where both lie alike."""
-        model, matrix, table = self.model, self.unembedding(), self.embedding()
-        one = model.tied_embeddings and transposed(matrix.form) == table.form
-        found = [table if one else matrix]
-        if model.biases.logits:
-            form = self._vector("V", matrix.form.axes_of("V"))
-            found.append(Tensor(name="bias of logits", form=form, role="end"))
-        return (*found, *(self._norm("final norm") if model.final_norm else ()))
-
-    def _norm(self, name: str) -> tuple[Tensor, ...]:
-        copies = self.model.norm_scale + self.model.norm_bias
-        return (Tensor(name=name, form=self._vector("E", ()), role="end", copies=copies),)
-
-    @staticmethod
-    def _vector(dim: str, axes: tuple[str, ...]) -> Form:
-        return Form(((dim, axes),))
-
-    def embedding(self) -> Tensor:
-        return Tensor(name="embedding", form=self.layout.embedding, role="end")
-
-    def unembedding(self) -> Tensor:
-        """The output matrix, cut like W_in with the vocabulary in the place of F."""
-        stored = self.layout.stored
-        form = Form((("E", stored.axes_of("E")), ("V", stored.axes_of("F"))))
-        return Tensor(name="unembedding", form=form, role="end")
-
-    def embed(self) -> tuple[Step, ...]:
-        """Look up what this chip's part of the table holds; where the vocabulary is cut, the parts are summed."""
-        b = Builder(looped=self.looped)
-        table = self.embedding().form
-        found = Form((("B", ()), ("L", ()), ("E", table.axes_of("E"))), table.axes_of("V"))
-        rows = Tensor(name="embedded", form=found)
-        b.pointwise("embed", "embed", [rows], [rows])
-        (rows,) = b.bring([(rows, self.forms.residual)])
-        if self.model.embedding_norm:
-            share_statistics(b, "embedding norm statistics", rows.form, "E", "R")
-            b.pointwise("norm", "embedding norm", [rows], [rows])
-        return tuple(b.steps)
-
-    def unembed(self) -> tuple[Step, ...]:
-        """Final norm of each sequence's last position, vocabulary-parallel logits, greedy choice over the shards."""
-        b = Builder(looped=self.looped)
-        # where positions are cut, the last one lies on one chip and counts as nothing on the others
-        dims = tuple(item for item in self.forms.residual.dims if item[0] != "L")
-        last = Tensor(name="last", form=Form(dims, self.forms.residual.axes_of("L")))
-        if self.model.final_norm:
-            last = normed(b, self.forms, last, "final ", "logits")
-        weight = self.unembedding()
-        table = weight.form
-        (last,) = b.bring([(last, Form((("B", ()), ("E", table.axes_of("E")))))])
-        (logits,) = b.matmul("logits", [(last, weight)], ("logits",))
-        cut = (*table.axes_of("V"), *table.axes_of("E"))
-        (logits,) = b.bring([(logits, Form((("B", ()), ("V", cut))))])
-        b.pointwise("sample", "sample", [logits], [])
-        # C: each shard's best value and its index, two numbers
-        best = Tensor(name="best", form=Form((("B", ()), ("C", cut))), role="logit", copies=2)
-        b.bring([(best, Form((("B", ()), ("C", ()))))])
-        return tuple(b.steps)
+    def blocks(
+        self, model: Model, kinds: Mapping[str, Block], n_layers_of: Mapping[str, int], *, both_ways: bool
+    ) -> tuple[BlockProgram, ...]:
+        """One for each kind of block."""
+        return tuple(
+            lower_block(
+                model, block, kind, n_layers_of[kind],
+                self.layout, self.attention, self.experts, self.batch_axes, self.head_axes,
+                looped=self.looped, materialised_scores=self.materialised_scores, both_ways=both_ways,
+            )
+            for kind, block in kinds.items()
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -106,6 +56,7 @@ def lower(
     head_axes: tuple[str, ...] = AXES,
     looped: bool = False,
     materialised_scores: bool = False,
+    reads_input: bool = True,
 ) -> ShardedProgram:
     """Lower one layout of one model to a sharded program.
 
@@ -116,6 +67,8 @@ def lower(
     head_axes : the axes the heads are cut over, padded where they do not divide
     looped : weights are gathered in rounds beside the matmul that uses them (looped CollectiveEinsum)
     materialised_scores : attention writes its scores to memory, masked ones too, as before flash attention
+    reads_input : False for a pass behind an encoder that has read the input already, and for what a model that generates
+        nothing has of it: no step
 
     References
     ----------
@@ -126,17 +79,15 @@ def lower(
     # replicas along an axis share sequences out as evenly as they can, whether their number divides or not
     batch_axes = tuple(axis for axis in AXES if axis in batch_axes or axis in declared.data_axes)
     residual_forms = BlockForms(declared, attention, experts, batch_axes, head_axes, n_groups=1)
-    made = _Ends(model, declared, residual_forms, looped=looped)
+    ends = Ends(model, declared, residual_forms, looped=looped)
     residual = Tensor(name=RESIDUAL, form=residual_forms.residual)
-    first, last = made.embed(), made.unembed()
-    blocks = tuple(
-        lower_block(
-            model, kind, declared, attention, experts, batch_axes, head_axes,
-            looped=looped, materialised_scores=materialised_scores,
-        )
-        for kind in model.kinds
+    way = _Way(
+        layout=declared, attention=attention, experts=experts, batch_axes=batch_axes, head_axes=head_axes,
+        looped=looped, materialised_scores=materialised_scores,
     )  # fmt: skip
-    return ShardedProgram(
+    first = ends.embed(has_norm=model.embedding_norm)
+    last = ends.close(has_norm=model.final_norm) if model.bidirectional else ends.unembed()
+    made = ShardedProgram(
         model=model,
         layout=declared,
         attention=attention,
@@ -145,12 +96,49 @@ def lower(
         experts=experts,
         looped=looped,
         first=first,
-        blocks=blocks,
+        blocks=way.blocks(model, model.kinds, model.n_layers_of, both_ways=model.bidirectional),
         last=last,
         handover=(SendRecv(name="send", tensor=residual),),
-        first_weights=made.first_weights(),
-        last_weights=made.last_weights(),
+        first_weights=ends.first_weights(),
+        last_weights=ends.last_weights(),
         residual=residual,
         alive=tuple(held for steps in (first, last) for held in alive(steps)),
         buffers=buffers((*first, *last)),
+        encoder=_encoder(model, ends, way),
     )
+    return made if reads_input else _without_input(made)
+
+
+def _encoder(model: Model, ends: Ends, way: _Way) -> EncoderProgram | None:
+    """The stack that reads the input, where there is one."""
+    encoder = model.encoder
+    if encoder is None:
+        return None
+    names = {kind: ENCODER if len(encoder.blocks) == 1 else f"{ENCODER} {kind}" for kind in encoder.blocks}
+    kinds = {names[kind]: block for kind, block in encoder.blocks.items()}
+    n_layers_of = {names[kind]: n for kind, n in encoder.n_layers_of.items()}
+    first, last = ends.embed(has_norm=encoder.embedding_norm), ends.hand_on(has_norm=encoder.final_norm)
+    return EncoderProgram(
+        first=first,
+        blocks=way.blocks(model, kinds, n_layers_of, both_ways=True),
+        last=last,
+        weights=ends.encoder_weights(encoder),
+        residual=Tensor(name=RESIDUAL, form=ends.forms.residual),
+        alive=tuple(held for steps in (first, last) for held in alive(steps)),
+        buffers=buffers((*first, *last)),
+    )
+
+
+def _without_input(program: ShardedProgram) -> ShardedProgram:
+    """The same without what reads the input: its weights lie there, and nothing runs on them."""
+
+    def idle(blocks: tuple[BlockProgram, ...]) -> tuple[BlockProgram, ...]:
+        return tuple(replace(block, steps=(), alive=(), buffers=()) for block in blocks)
+
+    if program.model.bidirectional:
+        return replace(program, first=(), blocks=idle(program.blocks), last=(), handover=(), alive=(), buffers=())
+    if program.encoder is None:
+        return program
+    encoder = replace(program.encoder, first=(), blocks=idle(program.encoder.blocks), last=(), alive=(), buffers=())
+    blocks = tuple(replace(block, of_input=(), of_input_alive=()) for block in program.blocks)
+    return replace(program, encoder=encoder, blocks=blocks)

@@ -88,6 +88,16 @@ def reach_keys(reach: Reach | None, context: Array) -> Array:
     return np.where(np.less_equal(context, limit), 0.0, limit)
 
 
+def met_keys(reach: Reach | None, context: Array) -> Array:
+    """Keys that a query meets where it meets those after it too: all, or those of its reach.
+
+    >>> from shardwise.models.mixers.attention import Reach
+    >>> float(met_keys(Reach(pattern="window", size=128), 512.0)), float(met_keys(None, 512.0))
+    (128.0, 512.0)
+    """
+    return context if reach is None else np.minimum(reach.size + reach.share * context, context)
+
+
 def touched_experts(n_experts: Array, tokens: Array, share: Array) -> Array:
     """Experts that at least one token is routed to, where each token picks any of them with the same chance.
 

@@ -3,8 +3,6 @@
 The sizes of the matrices as they lie on chips come from their forms; this is the one place for the total.
 """
 
-from collections import Counter
-
 import numpy as np
 
 from .blocks import RECURRENT, Block
@@ -156,11 +154,31 @@ def n_params_active(model: Model) -> int:
     return text_params(model) - idle_params(model)
 
 
+def n_params_reading(model: Model) -> int:
+    """Of `n_params_active`, those that a token of the input passes where it is read both ways, the embedding left out.
+
+    The layers of an encoder, with what a decoder's cross-attention makes of each token; or all layers of a model that is
+    nothing but read; 0 of a decoder alone.
+    """
+    if model.bidirectional:
+        return n_params_active(model) - embedding_params(model)
+    if model.encoder is None:
+        return 0
+    layers = [(model.encoder.blocks[kind], n) for kind, n in model.encoder.n_layers_of.items()]
+    crossing = [(model.kinds[kind].cross, n) for kind, n in model.n_layers_of.items()]
+    kept = sum(n * model.d_model * c.n_kv_heads * (c.d_head + c.value_width) for c, n in crossing if c is not None)
+    return encoder_params(model) - _idle(model, layers) + kept
+
+
 def idle_params(model: Model) -> int:
     """Parameters of the experts that one token is not sent to."""
     counted = [(model.kinds[kind], n) for kind, n in model.n_layers_of.items()]
     if model.encoder is not None:
-        counted += [(model.encoder.blocks[kind], n) for kind, n in Counter(model.encoder.layers).items()]
+        counted += [(model.encoder.blocks[kind], n) for kind, n in model.encoder.n_layers_of.items()]
+    return _idle(model, counted)
+
+
+def _idle(model: Model, counted: list[tuple[Block, int]]) -> int:
     return sum(
         n * (block.ffn.n_experts - block.ffn.n_experts_per_token) * expert_params(model, block.ffn)
         for block, n in counted
@@ -229,20 +247,31 @@ def kv_bytes_per_token(model: Model, bytes_per_element: float, *, past_tokens: f
     return elements * bytes_per_element
 
 
-def sequence_bytes(model: Model, tokens: float, *, kv_bytes: float, state_bytes: float, conv_bytes: float) -> float:
+def sequence_bytes(
+    model: Model,
+    tokens: float,
+    *,
+    kv_bytes: float,
+    state_bytes: float,
+    conv_bytes: float,
+    input_tokens: float = 0.0,
+) -> float:
     """All that a sequence of `tokens` keeps in an unsharded model: its cache as far as it is kept, and its states.
 
     Parameters
     ----------
     kv_bytes, state_bytes, conv_bytes : of one number of each
+    input_tokens : read by an encoder, which a decoder keeps beside its own `tokens`
     """
     elements = 0.0
-    for kind, n in model.n_layers_of.items():
+    for kind, n in () if model.bidirectional else model.n_layers_of.items():
         block = model.kinds[kind]
         a_position = kv_elements_per_token(block)
         if isinstance(block.mixer, CompressedMixer):
             a_position = block.mixer.d_head
         elements += n * a_position * float(held_positions(block, tokens))
+        if block.cross is not None:
+            elements += n * block.cross.n_kv_heads * (block.cross.d_head + block.cross.value_width) * input_tokens
     return elements * kv_bytes + state_bytes_per_sequence(model, state_bytes=state_bytes, conv_bytes=conv_bytes)
 
 

@@ -54,8 +54,13 @@ class Matmul:
 class Attention:
     """Scores, softmax and mix of `q` over the cache.
 
-    `out` is a partial sum over the axes the cache's S is cut over. `scores` lie in HBM between their einsums, masked ones
-    too; None where a fused kernel keeps them on the chip.
+    `out` is a partial sum over the axes the cache's positions are cut over. `scores` lie in HBM between their einsums, masked
+    ones too; None where a fused kernel keeps them on the chip.
+
+    Parameters
+    ----------
+    cache : what is attended to, whose positions are S, a sequence so far; T, the input an encoder read; or L, the tokens of
+        this pass alone, which are not kept
     """
 
     name: str
@@ -64,6 +69,16 @@ class Attention:
     out: Tensor
     scores: Tensor | None = None
     reach: Reach | None = None
+
+    @property
+    def positions(self) -> str:
+        """The dimension of the cache's positions."""
+        return next(dim for dim in self.cache.form.letters if dim in ("S", "T", "L"))
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a query meets what came before it alone; else every query meets every position."""
+        return self.positions == "S"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +240,8 @@ class BlockProgram:
     weights : what lies in memory a layer
     state : what a layer keeps of every sequence: keys and values, a latent, a recurrent state; () for none
     alive, buffers : what a block holds beside the residual at each step, and all it ever holds
+    of_input : steps over the input that an encoder read: what of it the block's cross-attention keeps
+    of_input_alive : what is held at each of these
     """
 
     kind: str
@@ -235,11 +252,52 @@ class BlockProgram:
     state: tuple[Tensor, ...]
     alive: tuple[tuple[Tensor, ...], ...]
     buffers: tuple[Tensor, ...]
+    of_input: tuple[Step, ...] = ()
+    of_input_alive: tuple[tuple[Tensor, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderProgram:
+    """What reads the input before the decoder begins: `first`, every layer's block, `last`; its L is the input.
+
+    Parameters
+    ----------
+    weights : what lies in memory at its two ends, the embedding apart
+    residual : the activations between blocks
+    alive, buffers : of the two ends, as of a block
+    """
+
+    first: tuple[Step, ...]
+    blocks: tuple[BlockProgram, ...]
+    last: tuple[Step, ...]
+    weights: tuple[Tensor, ...]
+    residual: Tensor
+    alive: tuple[tuple[Tensor, ...], ...]
+    buffers: tuple[Tensor, ...]
+
+
+# What every block of a model is called where there is one kind, and what leads the kind's name where there are several; and
+# what leads the names of all parts that read the input for a decoder.
+BLOCK = "block"
+ENCODER = "encoder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassPart:
+    """Steps of a pass that are run `count` times over, on tokens of the pass or of the input that an encoder reads."""
+
+    name: str
+    steps: tuple[Step, ...]
+    count: float = 1.0
+    block: BlockProgram | None = None
+    of_input: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardedProgram:
     """One forward pass: `first`, then every layer's block, then `last`, with `handover` between pipeline stages.
+
+    An encoder goes before all of these.
 
     Parameters
     ----------
@@ -247,6 +305,7 @@ class ShardedProgram:
     head_axes : the axes the heads are cut over
     experts : how experts are cut, where there are any
     blocks : one for each kind of block
+    encoder : its blocks hold their weights and have no steps where the input is read already
     first_weights, last_weights : what lies in memory at the two ends of the model; what both name is one copy where they
         are on one stage
     residual : the activations between blocks
@@ -269,6 +328,32 @@ class ShardedProgram:
     residual: Tensor
     alive: tuple[tuple[Tensor, ...], ...]
     buffers: tuple[Tensor, ...]
+    encoder: EncoderProgram | None = None
+
+    @property
+    def parts(self) -> tuple[PassPart, ...]:
+        """Everything a pass runs but the handover, in order."""
+        several = len(self.blocks) > 1
+        named = [(block, f" {block.kind}" if several else "") for block in self.blocks]
+        own = [PassPart(name=f"{BLOCK}{n}", steps=b.steps, count=float(b.n_layers), block=b) for b, n in named]
+        written = (PassPart(name="first", steps=self.first), *own, PassPart(name="last", steps=self.last))
+        if self.encoder is None:
+            return written
+        read = [
+            PassPart(name=b.kind, steps=b.steps, count=float(b.n_layers), block=b, of_input=True)
+            for b in self.encoder.blocks
+        ]
+        kept = [
+            PassPart(name=f"{ENCODER} cross{n}", steps=b.of_input, count=float(b.n_layers), block=b, of_input=True)
+            for b, n in named
+        ]
+        return (
+            PassPart(name=f"{ENCODER} first", steps=self.encoder.first, of_input=True),
+            *read,
+            PassPart(name=f"{ENCODER} last", steps=self.encoder.last, of_input=True),
+            *kept,
+            *written,
+        )
 
     @property
     def only(self) -> BlockProgram:

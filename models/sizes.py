@@ -4,7 +4,7 @@ Everything is an array or a scalar alike; arrays of one length are candidates pr
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -18,7 +18,7 @@ from .mixers.attention import AttentionMixer
 from .mixers.compressed import CompressedMixer
 from .mixers.latent import LatentMixer
 from .params import held_positions
-from .program import Attention, BlockProgram, ShardedProgram, Tensor
+from .program import Attention, BlockProgram, PassPart, ShardedProgram, Tensor
 from .types import Array
 
 
@@ -29,11 +29,13 @@ class TokenGroup:
     Parameters
     ----------
     n_sequences, new_tokens, past_tokens : (...) sequences, tokens of each in this pass, tokens of each in the cache
+    input_tokens : (...) tokens of each that an encoder reads, or has read; the others are then the decoder's; None without one
     """
 
     n_sequences: Array
     new_tokens: Array
     past_tokens: Array
+    input_tokens: Array | None = None
 
 
 def ceil_div(dim: Array, n_shards: Array) -> Array:
@@ -52,7 +54,8 @@ class Sizes:
     ----------
     mesh : size of each of the axes x, y, z, (...) arrays
     groups : the token groups of the pass
-    block : the block whose dimensions are meant; None for the ends, and the block of a model that has one kind
+    block : the block whose dimensions are meant; None for the ends, and the block of a decoder that has one kind
+    of_input : of what reads the input before a decoder, whose L is the input
     """
 
     def __init__(
@@ -61,13 +64,20 @@ class Sizes:
         mesh: Mapping[str, Array],
         groups: Sequence[TokenGroup],
         block: BlockProgram | None = None,
+        *,
+        of_input: bool = False,
     ) -> None:
         model = program.model
-        block = program.blocks[0] if len(program.blocks) == 1 else block
+        # V is the vocabulary at the ends, and what else a block has where it has that
+        self._is_of_only = len(program.blocks) == 1 and not of_input and not program.blocks[0].block.n_other_params
+        if self._is_of_only:
+            block = program.blocks[0]
         self.mesh = {axis: mesh.get(axis, 1.0) for axis in AXES}
         self.groups = tuple(groups)
         self._program = program
+        self._of_input = of_input
         self._blocks: dict[str, Sizes] = {}
+        self._input: Sizes | None = None
         self._shards: dict[tuple[str, ...], Array] = {(): 1.0}
         self._cut: dict[tuple[int, str, tuple[str, ...]], Array] = {}
         self._elements: dict[Form, Array] = {}
@@ -75,7 +85,7 @@ class Sizes:
         common: dict[str, Array] = {
             "E": float(model.d_model),
             "V": float(model.vocab_size),
-            "P": float(model.n_learned_positions),
+            "P": float(_n_learned_positions(model, of_input=of_input)),
             "O": float(model.n_other_params),
             # every chip's own statistics of a norm (sum of squares, for layernorm also the sum) at the entry and between
             # blocks, and its own best logit
@@ -88,17 +98,32 @@ class Sizes:
             # of attention over a part of the context: its log-sum-exp
             common["M"] = self.shards(context_axes(block))
         self._dims: list[dict[str, Array]] = [
-            common | {"B": g.n_sequences, "L": g.new_tokens, "S": np.add(_held(block, g.past_tokens), g.new_tokens)}
+            common
+            | {"B": g.n_sequences, "L": g.new_tokens, "S": np.add(_held(block, g.past_tokens), g.new_tokens)}
+            | ({} if block is None or block.block.cross is None else {"T": _input_tokens(g)})
             for g in self.groups
         ]
 
     def of(self, block: BlockProgram) -> "Sizes":
         """Sizes of a block of the program."""
-        if len(self._program.blocks) == 1:
+        if self._is_of_only:
             return self
         if block.kind not in self._blocks:
-            self._blocks[block.kind] = Sizes(self._program, self.mesh, self.groups, block)
+            self._blocks[block.kind] = Sizes(self._program, self.mesh, self.groups, block, of_input=self._of_input)
         return self._blocks[block.kind]
+
+    @property
+    def of_input(self) -> "Sizes":
+        """Sizes of what reads the input before a decoder."""
+        if self._input is None:
+            read = (replace(g, new_tokens=_input_tokens(g), past_tokens=0.0) for g in self.groups)
+            self._input = Sizes(self._program, self.mesh, tuple(read), of_input=True)
+        return self._input
+
+    def at(self, part: PassPart) -> "Sizes":
+        """Sizes of a part of a pass."""
+        own = self.of_input if part.of_input else self
+        return own if part.block is None else own.of(part.block)
 
     def shards(self, axes: tuple[str, ...]) -> Array:
         """Chips along `axes` together."""
@@ -129,9 +154,21 @@ class Sizes:
 
 def context_axes(block: BlockProgram) -> tuple[str, ...]:
     """The axes that the positions a block's attention reads are cut over."""
-    cached = [t for step in block.steps if isinstance(step, Attention) for t in (step.cache,)] + list(block.state)
-    cut = {axis for tensor in cached if "S" in tensor.form.letters for axis in tensor.form.axes_of("S")}
+    kept = [(tensor.form, "S") for tensor in block.state if "S" in tensor.form.letters]
+    met = [(step.cache.form, step.positions) for step in block.steps if isinstance(step, Attention)]
+    cut = {axis for form, positions in (*kept, *met) for axis in form.axes_of(positions)}
     return tuple(axis for axis in AXES if axis in cut)
+
+
+def _input_tokens(group: TokenGroup) -> Array:
+    assert group.input_tokens is not None, "a model with an encoder needs the tokens it reads in every token group"
+    return group.input_tokens
+
+
+def _n_learned_positions(model: Model, *, of_input: bool) -> int:
+    if of_input and model.encoder is not None:
+        return model.encoder.n_learned_positions
+    return model.n_learned_positions
 
 
 def _held(block: BlockProgram | None, past_tokens: Array) -> Array:

@@ -1,6 +1,5 @@
 """What the weights of a model occupy when different parts of it are kept in different formats."""
 
-from collections import Counter
 from dataclasses import dataclass
 
 from ..hardware_specs.dtypes import parse_dtype
@@ -37,7 +36,7 @@ def params_by_part(model: Model) -> ParamsByPart:
     """
     counted = [(model.kinds[kind], n) for kind, n in model.n_layers_of.items()]
     if model.encoder is not None:
-        counted += [(model.encoder.blocks[kind], n) for kind, n in Counter(model.encoder.layers).items()]
+        counted += [(model.encoder.blocks[kind], n) for kind, n in model.encoder.n_layers_of.items()]
     mixers = sum(n * _mixer_params(model, block) for block, n in counted)
     experts = sum(n * _expert_matrices(model, block) for block, n in counted)
     feed_forward = sum(n * _dense_params(model, block) for block, n in counted)

@@ -16,6 +16,7 @@ from .ops import (
     attention_flop,
     linear_attention_flop,
     matmul_flop,
+    met_keys,
     reach_keys,
     touched_experts,
     visible_keys,
@@ -255,16 +256,27 @@ def product_shapes(step: Matmul, sizes: Sizes) -> list[dict[str, Array]]:
 
 
 def attention_shapes(step: Attention, sizes: Sizes) -> list[dict[str, Array]]:
-    """Sizes of the kernel on one chip for each token group, by the names the kernel forms use."""
+    """Sizes of the kernel on one chip for each token group, by the names the kernel forms use.
+
+    Kernels are measured with a causal mask: one without is a causal one whose queries meet as many keys, of which it reads up
+    to half more.
+    """
     found = []
     for g, group in enumerate(sizes.groups):
-        context = sizes.local(g, "S", step.cache.form.axes_of("S"))
+        context = sizes.local(g, step.positions, step.cache.form.axes_of(step.positions))
         new = sizes.local(g, "L", step.q.form.axes_of("L"))
+        if step.is_causal:
+            past, window = context - np.minimum(group.new_tokens, context), _limit(step.reach, step.cache, g, sizes)
+        else:
+            met = _met_keys(step, g, sizes)
+            window = np.where(np.less(met, context), met, 0.0)
+            past = np.where(np.less(met, context), met, np.maximum(met - (new + 1.0) / 2.0, 0.0))
+            context = past + new
         found.append(
             {
                 "batch": sizes.local(g, "B", step.q.form.axes_of("B")),
                 "new": new,
-                "past": context - np.minimum(group.new_tokens, context),
+                "past": past,
                 "context": context,
                 "heads": sizes.local(g, "H", step.q.form.axes_of("H")),
                 # one vector a position is keys and values of all heads where the cache has no heads of its own
@@ -272,7 +284,7 @@ def attention_shapes(step: Attention, sizes: Sizes) -> list[dict[str, Array]]:
                 if "K" in step.cache.form.letters
                 else 1.0,
                 "d_head": sizes.local(g, "Q", ()),
-                "window": _limit(step.reach, step.cache, g, sizes),
+                "window": window,
             }
         )
     return found
@@ -285,7 +297,7 @@ def _limit(reach: Reach | None, cache: Tensor, group: int, sizes: Sizes) -> Arra
 
 
 def _attention(step: Attention, sizes: Sizes, formats: Formats) -> Work:
-    """Scores and mix: 2 x 2 x (query, key) pairs x heads x d_head; K and V are read once.
+    """Scores and mix: 2 x 2 x (query, key) pairs x heads x d_head; K and V are read once, but for what a causal reach leaves.
 
     Without a fused kernel masked pairs count too, and the scores pass HBM four times: written by the first einsum, read
     and written by the softmax, read by the second einsum.
@@ -294,13 +306,32 @@ def _attention(step: Attention, sizes: Sizes, formats: Formats) -> Work:
     if step.scores is not None:
         pairs = sizes.total(step.scores)
         score_bytes = 4.0 * tensor_bytes((step.scores,), sizes, formats)
-    else:
+    elif step.is_causal:
         pairs = _visible_pairs(step.q, step.cache, step.reach, sizes)
+    else:
+        pairs = _met_pairs(step, sizes)
+    reach = step.reach if step.is_causal else None
     return Work(
         flop=attention_flop(pairs, sizes.local(0, "Q", ())),
-        kv_bytes=_read_bytes(step.cache, step.reach, sizes, formats),
+        kv_bytes=_read_bytes(step.cache, reach, sizes, formats),
         activation_bytes=tensor_bytes((step.q, step.out), sizes, formats) + score_bytes,
     )
+
+
+def _met_pairs(step: Attention, sizes: Sizes) -> Array:
+    """(Query, key) pairs of all heads on one chip where nothing is masked."""
+    pairs: Array = 0.0
+    for g in range(len(sizes.groups)):
+        queries = [sizes.local(g, dim, step.q.form.axes_of(dim)) for dim in ("B", "L", "H")]
+        pairs = pairs + prod(queries, start=_met_keys(step, g, sizes))
+    return pairs
+
+
+def _met_keys(step: Attention, group: int, sizes: Sizes) -> Array:
+    """Keys on one chip that a query meets where nothing is masked."""
+    whole = sizes.local(group, step.positions, ())
+    held = sizes.local(group, step.positions, step.cache.form.axes_of(step.positions))
+    return met_keys(step.reach, whole) * held / whole
 
 
 def _visible_pairs(q: Tensor, cache: Tensor, reach: Reach | None, sizes: Sizes) -> Array:

@@ -8,6 +8,7 @@ from ..hardware_specs.errors import SpecError
 from ..models.description import Model
 from .build import build_plans
 from .certificate import check_plan
+from .deploy import check_decodes
 from .rated import plan_for_rate
 from .request import PlanRequest, make_request
 from .result import Objective, Plan, PlanResult, WorkloadShape
@@ -57,6 +58,7 @@ def plan(
     decode_on : a pool of its own for decode
     batch, prefill_batch, decode_batch : sequences over all replicas; None tries powers of two
     weights, kv_dtype, page_size : one or several to choose from
+    output_tokens : 0 for a model that is read both ways, whose decode then has no step
     prefill, decode : layouts to allow, e.g. ``wg-xyz/batch``; None allows all
     ttft_s, tpot_s : limits
     rate_per_s : requests a second that come as Poisson traffic; the best candidates are simulated, and the smallest pool is
@@ -104,9 +106,10 @@ def plan(
     )
     if top < 1:
         raise SpecError(f"top={top} must be at least 1")
-    if output_tokens == 0:
+    if output_tokens == 0 and not request.model.bidirectional:
         raise SpecError("output_tokens=0: a request has at least one output token")
     if rate_per_s is not None:
+        check_decodes(request.model)
         return _answer_rate(request, RateGoal(rate_per_s=rate_per_s, attainment=attainment), top=top)
     return answer(request, top=top)
 

@@ -107,6 +107,7 @@ def _phase(request: PlanRequest, calibration: Calibration, priced: Repriced, roo
     tokens = choice.batch * (setting.workload.input_tokens if setting.phase == "prefill" else 1)
     capacity = chip.peak_flop_per_s(setting.formats.matmul) * n_chips * priced.pass_s
     all_tokens = tokens if setting.phase == "prefill" else tokens * setting.workload.output_tokens
+    runs = capacity > 0.0  # a model that generates nothing has a decode of no step
     parts = {name: getattr(priced.memory, name) for name in MEMORY_PARTS}
     memory = MemoryShare(**parts, limit=request.limit_bytes(choice.slice))
     head_shards = math.prod(size for axis, size in zip("xyz", mesh.sizes, strict=True) if axis in setting.head_axes)
@@ -130,7 +131,7 @@ def _phase(request: PlanRequest, calibration: Calibration, priced: Repriced, roo
         experts=setting.experts,
         ep=_expert_shards(setting, mesh),
         n_heads_padded=max(
-            int(padded_heads(*head_counts(model, block), float(head_shards))[0]) for block in model.kinds.values()
+            int(padded_heads(*head_counts(model, block), float(head_shards))[0]) for block in model.every_block
         ),
         weights=setting.formats.weights.name,
         mixer_weights=(setting.formats.own_mixers or setting.formats.weights).name,
@@ -145,8 +146,8 @@ def _phase(request: PlanRequest, calibration: Calibration, priced: Repriced, roo
         latency_low_s=low,
         latency_high_s=high,
         step_s=priced.pass_s,
-        mfu=float(model_flop_utilization(model, tokens, capacity)),
-        hfu=priced.flop * mesh.tp * setting.pp * setting.dp / capacity,
+        mfu=float(model_flop_utilization(model, tokens, capacity, setting.phase)) if runs else 0.0,
+        hfu=priced.flop * mesh.tp * setting.pp * setting.dp / capacity if runs else 0.0,
         cost_chip_s_per_token=n_chips * priced.latency_s / all_tokens if all_tokens else None,
         usd_per_mtok=None,
         hbm_bytes_per_chip=memory.total,
@@ -210,7 +211,7 @@ def _breakdown(priced: Repriced, sources: dict[str, Source]) -> tuple[StepShare,
 
     With one stage the scale is the number of micro-batches; with more it holds the bubbles too.
     """
-    scale = pass_scale(priced)
+    scale = pass_scale(priced) if priced.steps else 1.0
     return tuple(
         StepShare(
             step=step.title,

@@ -13,7 +13,7 @@ from ..models.blocks import Block
 from ..models.description import Model
 from ..models.lower import lower
 from ..models.params import held_positions
-from ..models.program import Tensor
+from ..models.program import EncoderProgram, Tensor
 from ..models.sizes import batch_axes, block_dims
 from .request import PlanRequest
 from .result import PhasePlan, Plan
@@ -64,12 +64,18 @@ def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
         batch_axes=batch_axes(sizes, sequences),
         head_axes=phase.head_axes,
     )
-    context = _ceil(request.workload.context_tokens, phase.page_size) * phase.page_size
+    work = request.workload
+    # behind an encoder a sequence begins at one start token, and the input lies in a cache of its own
+    tokens = work.context_tokens if program.encoder is None else 1 + work.output_tokens
+    context, read = (_ceil(n, phase.page_size) * phase.page_size for n in (tokens, work.input_tokens))
     others = {"O": request.model.n_other_params}
     ends = max(_bytes(request, phase, held, others, sizes) for held in program.end_weights(pp=phase.pp))
+    ends += _encoder_bytes(request, phase, program.encoder, sizes)
     blocks, caches = {}, {}
     for block in program.blocks:
         dims = _dims(request, phase, block.block, sequences, context)
+        if block.block.cross is not None:
+            dims["T"] = read
         blocks[block.kind] = _bytes(request, phase, block.weights, dims, sizes)
         caches[block.kind] = _bytes(request, phase, block.state, dims, sizes)
     weights = ends + _fullest(request.model, blocks, phase.pp)
@@ -82,6 +88,20 @@ def _check_bytes(request: PlanRequest, phase: PhasePlan) -> None:
         _fail(f"{phase.phase} states a limit or a total that its parts do not give")
     if phase.memory.total > limit:
         _fail(f"{phase.phase} needs {phase.memory.total:.6g} bytes of {limit:.6g}")
+
+
+def _encoder_bytes(
+    request: PlanRequest, phase: PhasePlan, program: EncoderProgram | None, sizes: tuple[int, int, int]
+) -> float:
+    """Weights of an encoder; 0 without."""
+    encoder = request.model.encoder
+    if program is None or encoder is None:
+        return 0.0
+    total = _bytes(request, phase, program.weights, {"P": encoder.n_learned_positions}, sizes)
+    for block in program.blocks:
+        dims = _dims(request, phase, block.block, 0, 0)
+        total += block.n_layers * _bytes(request, phase, block.weights, dims, sizes)
+    return total
 
 
 def _ceil(n: int, parts: int) -> int:

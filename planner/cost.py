@@ -108,6 +108,8 @@ def planned_per_s(plan: Plan, shape: WorkloadShape) -> float:
     """Requests a second a plan was made for: the rate asked for, else its full throughput."""
     if plan.under_load is not None:
         return plan.under_load.rate_per_s
+    if not shape.output_tokens:  # nothing is generated, and one slice reads
+        return plan.n_chips / plan.chip_s_per_request
     return plan.output_tokens_per_s / shape.output_tokens
 
 
@@ -171,7 +173,7 @@ def _by_token(value: float | None, share: float, shape: WorkloadShape) -> tuple[
     if value is None:
         return None, None
     reading, writing = split_usd(value, share)
-    return float(reading) / shape.input_tokens, float(writing) / shape.output_tokens
+    return float(reading) / shape.input_tokens, float(writing) / max(shape.output_tokens, 1)
 
 
 def _million(value: float | None) -> float | None:

@@ -242,8 +242,23 @@ def _stage_shares(n_layers: int, pp: int) -> tuple[float, ...]:
     return tuple(n / n_layers for n in layers)
 
 
+def check_decodes(model: Model) -> None:
+    """Refuse a model that reads its input both ways."""
+    if model.encoder is not None or model.bidirectional:
+        raise SpecError(
+            f"{model.name} reads its input both ways; launches and the serving simulator are of decoders alone: "
+            f"plan and estimate price it"
+        )
+
+
 def phase_run(phase: PhasePlan, model: Model, shape: WorkloadShape) -> PhaseRun:
-    """A phase of a plan as the cost model prices it: one replica, on the mesh the plan names."""
+    """A phase of a plan as the cost model prices it: one replica, on the mesh the plan names.
+
+    Raises
+    ------
+    SpecError : a model that reads its input both ways
+    """
+    check_decodes(model)
     mesh = _mesh(phase)
     is_bound = all(step.source == "bound" for step in phase.breakdown)
     setting = PhaseSetting(

@@ -71,10 +71,13 @@ def explain_plan(result: PlanResult, rank: int = 1) -> Explanation:
 
 def _headline(result: PlanResult, plan: Plan) -> str:
     p, d = plan.prefill, plan.decode
-    return (
+    reading = (
         f"{result.model} on {result.on}, rank {plan.rank}: prefill of {p.batch} takes {format_seconds(p.latency_s)}, "
-        f"bound by {_WORDS[p.bound]};\na decode step of {d.batch} takes {format_seconds(d.step_s)}, bound by {_WORDS[d.bound]}."
+        f"bound by {_WORDS[p.bound]}"
     )
+    if not d.breakdown:
+        return f"{reading}; nothing is generated."
+    return f"{reading};\na decode step of {d.batch} takes {format_seconds(d.step_s)}, bound by {_WORDS[d.bound]}."
 
 
 def _request_seconds(plan: Plan, output_tokens: int) -> dict[Bound, float]:

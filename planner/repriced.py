@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..hardware_specs.cluster import Mesh, Slice
+from ..models.program import BLOCK
 from ..models.sizes import batch_axes
 from ..models.types import Array
 from ..models.work import step_work
 from ..simulator.cost.machine import make_machine
 from ..simulator.cost.memory import MEMORY_PARTS, MemoryBytes
 from ..simulator.cost.phases import PhaseSetting, PricedProgram, microbatch_sequences, price_program, program_prefixes
-from ..simulator.cost.price import BLOCK, Engine, StepPrice
+from ..simulator.cost.price import Engine, StepPrice
 from .request import PlanRequest
 from .space import Choice, wanted_meshes
 
@@ -112,10 +113,11 @@ def _together(
 def _steps(setting: PhaseSetting, priced: PricedProgram, n: int) -> list[tuple[StepSeconds, ...]]:
     """The steps of each of `n` candidates."""
     program, ends = priced.program, priced.sizes
-    ran = [(step, ends) for step in program.first]
-    ran += [(step, ends.of(block)) for block in program.blocks for step in block.steps]
+    ran = [(step, ends.at(part)) for part in program.parts for step in part.steps]
+    if not ran:
+        return [()] * n
     staged = any(step.part == "handover" for step in priced.steps)
-    ran += [(step, ends) for step in (*program.last, *(program.handover if staged else ()))]
+    ran += [(step, ends) for step in (program.handover if staged else ())]
     moved: list[Array] = [step_work(step, sizes, setting.formats).hbm_bytes for step, sizes in ran]
     moved.append(0.0)  # the pass itself: what the host adds
     columns = [_column(step, step_bytes, n) for step, step_bytes in zip(priced.steps, moved, strict=True)]

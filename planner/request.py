@@ -140,6 +140,7 @@ def make_request(
     workload = Workload(input_tokens=input_tokens, output_tokens=output_tokens)
     if not beyond_positions:
         check_context(described, workload)
+    _check_stacks(described, workload, pp=pp, tpot_s=tpot_s, decode_on=decode_on)
     slo = Slo(ttft_s=ttft_s, tpot_s=tpot_s)
     if engine is not None:
         get_engine(engine)
@@ -164,7 +165,7 @@ def make_request(
         on=on if decode_on is None else f"{on} + {decode_on}",
         slices=slices,
         decode_slices=decode_slices,
-        sharing="separate" if decode_on is not None else "either" if ".." in on else "shared",
+        sharing=_sharing(described, on, decode_on),
         max_chips=_most(slices) + (_most(decode_slices) if decode_on is not None else 0),
         workload=workload,
         prefill_batches=prefill_batches,
@@ -192,12 +193,47 @@ def _most(slices: tuple[Slice, ...]) -> int:
 
 
 def check_context(model: Model, workload: Workload) -> None:
-    """Refuse requests longer than the model's positions."""
+    """Refuse requests longer than the model's positions; encoder and decoder have as many each."""
+    if model.encoder is not None:
+        longest = max(workload.input_tokens, workload.output_tokens)
+        if model.max_context is not None and longest > model.max_context:
+            raise SpecError(
+                f"{workload.input_tokens} input and {workload.output_tokens} output tokens, but encoder and decoder of "
+                f"{model.name} have {model.max_context} positions each; shorten the request"
+            )
+        return
     if model.max_context is not None and workload.context_tokens > model.max_context:
         raise SpecError(
             f"{workload.input_tokens} input + {workload.output_tokens} output tokens = {workload.context_tokens}, "
             f"but {model.name} has {model.max_context} positions; shorten the request"
         )
+
+
+def _check_stacks(
+    model: Model, workload: Workload, *, pp: int | None, tpot_s: float | None, decode_on: str | None
+) -> None:
+    """Refuse what a model with an encoder, or one that is read both ways, does not do."""
+    if model.encoder is not None and pp is not None and pp > 1:
+        raise SpecError(
+            f"pp={pp}: encoder and decoder of {model.name} lie on one stage; cut them with --tp, or leave --pp out"
+        )
+    if not model.bidirectional:
+        return
+    if workload.output_tokens:
+        raise SpecError(
+            f"{model.name} is read both ways and generates nothing: {workload.output_tokens} output tokens asked for; "
+            f"plan it with --output 0"
+        )
+    if tpot_s is not None or decode_on is not None:
+        what = "a limit on the time per output token" if tpot_s is not None else "a pool for decode"
+        raise SpecError(f"{model.name} is read both ways and generates nothing, so {what} says nothing; leave it out")
+
+
+def _sharing(model: Model, on: str, decode_on: str | None) -> Sharing:
+    """Whether the phases may have slices of their own; what generates nothing has one phase."""
+    if decode_on is not None:
+        return "separate"
+    return "either" if ".." in on and not model.bidirectional else "shared"
 
 
 def _batches(name: str, batch: int | None) -> tuple[int, ...]:

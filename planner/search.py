@@ -19,6 +19,7 @@ from ..hardware_specs.units import format_bytes, format_seconds
 from ..models.params import sequence_bytes
 from ..simulator.cost.handoff import States, handoff_s, state_moves
 from ..simulator.cost.machine import make_machine
+from ..simulator.cost.phases import written
 from .pareto import pareto_indices
 from .priced import Groups, PricedCells, joined, price_slices
 from .request import PlanRequest
@@ -127,6 +128,8 @@ def shared_pairs(request: PlanRequest, slice_: Slice, prefill: Groups, decode: G
         d = decode[key]
         # what is read at once is decoded together: more prompts than the decode batch would only wait
         allowed = p.batch[:, None] <= d.batch[None, :]
+        if request.model.bidirectional:  # which has no decode to gather prompts for
+            allowed = p.batch[:, None] == d.batch[None, :]
         found.n_candidates += int(np.count_nonzero(allowed))
         kv = np.maximum(p.kv_bytes[:, None], d.kv_bytes[None, :])
         peak = p.weights_bytes[:, None] + kv + np.maximum(p.work_bytes[:, None], d.work_bytes[None, :])
@@ -295,17 +298,21 @@ def _handoff_s(request: PlanRequest, p_slice: Slice, d_slice: Slice, p: PricedCe
     if ports[0] is None or ports[1] is None:
         return np.full((len(p.latency_s), 1), np.nan)
     rate = min(p_slice.n_chips * ports[0].value, d_slice.n_chips * ports[1].value)
-    total = p.batch * _prompt_bytes(p, float(request.workload.input_tokens))
+    total = p.batch * _prompt_bytes(p)
     return (total / rate)[:, None]
 
 
-def _prompt_bytes(p: PricedCells, tokens: float) -> float:
+def _prompt_bytes(p: PricedCells) -> float:
     setting = p.origins[0][0].setting
-    formats = setting.formats
+    formats, tokens = setting.formats, float(written(setting).input_tokens)
     return sequence_bytes(
-        setting.model, tokens, kv_bytes=formats.kv.bytes_per_element, state_bytes=formats.state.bytes_per_element,
+        setting.model,
+        tokens,
+        kv_bytes=formats.kv.bytes_per_element,
+        state_bytes=formats.state.bytes_per_element,
         conv_bytes=formats.activations.bytes_per_element,
-    )  # fmt: skip
+        input_tokens=0.0 if setting.model.encoder is None else float(setting.workload.input_tokens),
+    )
 
 
 def nearest_miss(request: PlanRequest, found: Found) -> str | None:

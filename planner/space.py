@@ -86,7 +86,7 @@ def phase_settings(
     """Everything a phase can be on a slice but for its batch; what is refused counts once a batch."""
     batches = request.prefill_batches if phase == "prefill" else request.decode_batches
     for pp, dp in splits(slice_):
-        if not request.allows_split(pp, dp) or (pp > 1 and not engine.pipelines):
+        if not request.allows_split(pp, dp) or (pp > 1 and not (engine.pipelines and request.model.encoder is None)):
             continue
         if pp > request.model.n_layers:
             refused["more pipeline stages than layers"] += len(batches)
@@ -224,7 +224,7 @@ def misfit(model: Model, cut: Cut, sizes: tuple[int, int, int]) -> str | None:
         for dim, axes in form.dims:
             if dim == "E" and model.d_model % _product(size, axes):
                 return "d_model does not divide over the mesh"
-    for block in model.kinds.values():
+    for block in model.every_block:
         reason = _heads_misfit(model, block, cut, size) or _ffn_misfit(model, block, cut, size)
         if reason is not None:
             return reason

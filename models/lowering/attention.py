@@ -1,10 +1,14 @@
-"""Softmax attention as steps: rotate, append, exchange, attend, exchange back."""
+"""Softmax attention as steps: rotate, append, exchange, attend, exchange back.
+
+Dimension T counts the input that an encoder read, of which cross-attention keeps keys and values.
+"""
 
 from ...hardware_specs.errors import SpecError
+from ..builder import Builder
 from ..forms import Form
-from ..mixers.attention import AttentionMixer
+from ..mixers.attention import AttentionMixer, Reach
 from ..program import Append, Attention, Tensor
-from .forms import transposed
+from .forms import renamed, transposed
 from .part import Context, Leaving
 
 
@@ -22,7 +26,7 @@ class AttentionPart:
         stored, used = (forms.per_head(transposed(form), "H") for form in (layout.stored, layout.used))
         context.matrix("w_o", stored, used)
         self._cache = Tensor(name="cache", form=forms.cache, role="kv", copies=2)
-        if mixer.own_kv:
+        if mixer.own_kv and not context.both_ways:
             context.state.append(self._cache)
         self._vectors()
 
@@ -70,12 +74,16 @@ class AttentionPart:
         b, q = self._at.builder, made["q"]
         moved = [q] + ([made["kv"]] if self._mixer.own_kv else [])
         self._norm_and_rotate(moved)
-        if self._mixer.own_kv:
-            new = Tensor(name="kv", form=made["kv"].form, role="kv", copies=2)
-            b.steps.append(Append(name="append", new=(new,)))
         home = q.form
-        (q,) = b.bring([(q, self._at.forms.q)])
-        out = self._attend(q)
+        if self._at.both_ways:
+            kv = Tensor(name="kv", form=made["kv"].form, copies=2)
+            q, self._cache = b.bring([(q, self._at.forms.q), (kv, renamed(self._at.forms.cache, {"S": "L"}))])
+        else:
+            if self._mixer.own_kv:
+                new = Tensor(name="kv", form=made["kv"].form, role="kv", copies=2)
+                b.steps.append(Append(name="append", new=(new,)))
+            (q,) = b.bring([(q, self._at.forms.q)])
+        out = attend(self._at, "attention", q, self._cache, self._mixer.reach)
         (out,) = b.bring([(out, home)])
         if self._mixer.output_gate:
             b.pointwise("gate", "output gate", [out, made["gate"]], [out])
@@ -96,21 +104,82 @@ class AttentionPart:
         elif mixer.qk_norm:
             b.pointwise("norm", "norms of q and k", moved, moved)
 
-    def _attend(self, q: Tensor) -> Tensor:
-        b, cache = self._at.builder, self._cache
-        cut = cache.form.axes_of("S")
-        out = Tensor(name="mixed", form=Form(q.form.dims, cut))
-        b.steps.append(
-            Attention(name="attention", q=q, cache=cache, out=out, scores=self._scores(q), reach=self._mixer.reach)
-        )
-        if out.form.partial:
-            self._at.share_statistics("attention statistics", Form((*q.form.dims, ("S", cut))), "S", "M")
-            b.pointwise("merge", "merge", [out], [out])
-        return out
 
-    def _scores(self, q: Tensor) -> Tensor | None:
-        """One score a query, head and key, where they are written out."""
-        if not self._at.scores:
-            return None
-        dims = (*(item for item in q.form.dims if item[0] != "Q"), ("S", self._cache.form.axes_of("S")))
-        return Tensor(name="scores", form=Form(dims))
+class CrossPart:
+    """Attention over what an encoder read: queries of every pass, keys and values of the input once."""
+
+    def __init__(self, context: Context, mixer: AttentionMixer) -> None:
+        own = context.block.mixer
+        plain = AttentionMixer(n_heads=mixer.n_heads, n_kv_heads=mixer.n_kv_heads, d_head=mixer.d_head)
+        alike = isinstance(own, AttentionMixer) and (own.n_heads, own.n_kv_heads, own.d_head) == (
+            mixer.n_heads, mixer.n_kv_heads, mixer.d_head,
+        )  # fmt: skip
+        if mixer != plain or not alike:
+            raise SpecError(
+                f"{context.model.name}: cross attention has a plan where it is plain, with the heads of the block's own attention"
+            )
+        self._at = context
+        forms, layout, biases = context.forms, context.layout, context.model.biases
+        for name, dim, copies in (("w_cross_q", "H", 1), ("w_cross_kv", "K", 2)):
+            stored, used = (forms.per_head(form, dim) for form in (layout.stored, layout.used))
+            context.matrix(name, stored, used, copies=copies)
+        stored, used = (forms.per_head(transposed(form), "H") for form in (layout.stored, layout.used))
+        context.matrix("w_cross_o", stored, used)
+        self._cache = Tensor(name="cross cache", form=renamed(forms.cache, {"S": "T"}), role="kv", copies=2)
+        context.state.append(self._cache)
+        if biases.qkv:
+            context.vector("bias of cross q", Form((("H", ()), ("Q", ()))))
+            context.vector("bias of cross kv", Form((("K", ()), ("Q", ()))), 2)
+        if biases.attention_out:
+            context.vector("bias of cross o", Form((("E", ()),)))
+
+    @property
+    def entering(self) -> tuple[tuple[str, str], ...]:
+        """See `Part`."""
+        return (("w_cross_q", "cross q"),)
+
+    def mixed(self, x: Tensor) -> dict[str, Tensor]:
+        """See `Part`."""
+        return {}
+
+    def goal(self, out: str) -> Form:
+        """See `Part`."""
+        return self._at.forms.per_head(self._at.forms.hidden, "H")
+
+    def run(self, x: Tensor, made: dict[str, Tensor]) -> list[Leaving]:
+        """See `Part`."""
+        b, q = self._at.builder, made["cross q"]
+        home = q.form
+        (q,) = b.bring([(q, self._at.forms.q)])
+        out = attend(self._at, "cross attention", q, self._cache, None)
+        (out,) = b.bring([(out, home)])
+        return [(out, "w_cross_o")]
+
+    def keep(self, encoded: Tensor, builder: Builder) -> None:
+        """Add the steps that keep the input's keys and values; L is the input there."""
+        (weight,) = builder.bring([(self._at.stored["w_cross_kv"], self._at.used["w_cross_kv"])], partner="cross kv")
+        made = builder.matmul("cross kv", [(encoded, weight)], ("cross kv",))
+        (kv,) = builder.bring([(made[0], self._at.forms.kv)], partner="cross kv")
+        (kv,) = builder.bring([(kv, renamed(self._at.forms.cache, {"S": "L"}))])
+        new = Tensor(name="cross kv", form=kv.form, role="kv", copies=2)
+        builder.steps.append(Append(name="cross append", new=(new,)))
+
+
+def attend(context: Context, name: str, q: Tensor, cache: Tensor, reach: Reach | None) -> Tensor:
+    """Attention of `q` over a cache, parts of which are merged by their log-sum-exp."""
+    b = context.builder
+    positions = next(dim for dim in cache.form.letters if dim in ("S", "T", "L"))
+    cut = cache.form.axes_of(positions)
+    out = Tensor(name="mixed", form=Form(q.form.dims, cut))
+    scores = _scores(q, "S" if positions == "L" else positions, cut) if context.scores else None
+    b.steps.append(Attention(name=name, q=q, cache=cache, out=out, scores=scores, reach=reach))
+    if out.form.partial:
+        context.share_statistics(f"{name} statistics", Form((*q.form.dims, ("S", cut))), "S", "M")
+        merge = "merge" if name == "attention" else f"{name} merge"
+        b.pointwise("merge", merge, [out], [out])
+    return out
+
+
+def _scores(q: Tensor, positions: str, cut: tuple[str, ...]) -> Tensor:
+    """One score a query, head and key, where they are written out."""
+    return Tensor(name="scores", form=Form((*(item for item in q.form.dims if item[0] != "Q"), (positions, cut))))

@@ -12,8 +12,8 @@ from ..mixers.attention import AttentionMixer
 from ..mixers.compressed import CompressedMixer
 from ..mixers.latent import LatentMixer
 from ..mixers.rwkv import RwkvMixer
-from ..program import BlockProgram, Tensor
-from .attention import AttentionPart
+from ..program import BlockProgram, Step, Tensor
+from .attention import AttentionPart, CrossPart
 from .compressed import CompressedPart
 from .feed_forward import DensePart, ExpertsPart
 from .forms import BlockForms
@@ -35,7 +35,9 @@ def n_groups(model: Model, block: Block) -> int:
 
 def lower_block(
     model: Model,
+    block: Block,
     kind: str,
+    n_layers: int,
     layout: Layout,
     attention: AttentionSharding,
     experts: ExpertSharding,
@@ -44,18 +46,23 @@ def lower_block(
     *,
     looped: bool,
     materialised_scores: bool,
+    both_ways: bool,
 ) -> BlockProgram:
     """Lower one kind of block.
+
+    Parameters
+    ----------
+    both_ways : every token meets every other
 
     Raises
     ------
     SpecError : the layout cuts d_model where experts want it whole, or the block is parallel and has experts
     """
-    block = model.kinds[kind]
-    if block.cross is not None or model.encoder is not None or model.bidirectional:
-        raise SpecError(
-            f"{model.name} is described and counted; a model with an encoder, or read both ways, has no plan yet"
-        )
+    attends = isinstance(block.mixer, AttentionMixer) and block.mixer.own_kv
+    if both_ways and block.mixer is not None and not attends:
+        raise SpecError(f"{model.name} is described and counted; read both ways, only plain attention has a plan yet")
+    if block.cross is not None and model.block == "parallel":
+        raise SpecError(f"{model.name} is described and counted; cross attention in a parallel block has no plan yet")
     if model.d_embedding is not None:
         raise SpecError(
             f"{model.name} is described and counted; a model embedded {model.d_embedding} wide has no plan yet"
@@ -71,27 +78,48 @@ def lower_block(
         forms=BlockForms(layout, attention, experts, batch_axes, head_axes, n_groups(model, block)),
         builder=Builder(looped=looped),
         scores=materialised_scores,
+        both_ways=both_ways,
     )
     context.role = "mixer"
     mixer = _mixer(context)
+    cross = None if block.cross is None else CrossPart(context, block.cross)
     context.role = "weight"
     ffn = _ffn(context)
-    _run(context, mixer, ffn)
+    _run(context, mixer, cross, ffn)
     if block.n_other_params:
         context.vector("others", Form((("V", ()),)))
     norm = model.n_norms(block) * (model.norm_scale + model.norm_bias)
     norms = Tensor(name="norms", form=Form((("E", ()),)), role="end", copies=norm)
     steps = tuple(context.builder.steps)
+    of_input, of_input_alive = _keep_input(context, cross, looped=looped)
     return BlockProgram(
         kind=kind,
         block=block,
-        n_layers=model.n_layers_of[kind],
+        n_layers=n_layers,
         steps=steps,
         weights=(*context.stored.values(), norms, *context.vectors),
         state=tuple(context.state),
         alive=alive(steps),
         buffers=buffers(steps),
+        of_input=of_input,
+        of_input_alive=of_input_alive,
     )
+
+
+def _keep_input(
+    context: Context, cross: CrossPart | None, *, looped: bool
+) -> tuple[tuple[Step, ...], tuple[tuple[Tensor, ...], ...]]:
+    """The steps that keep what an encoder read, and what is held at each: what it gave, to the last of them."""
+    if cross is None:
+        return (), ()
+    builder, given = Builder(looped=looped), encoded(context.forms)
+    cross.keep(given, builder)
+    return tuple(builder.steps), tuple((given, *held) for held in alive(builder.steps))
+
+
+def encoded(forms: BlockForms) -> Tensor:
+    """What an encoder gives, as every block of the decoder multiplies it."""
+    return Tensor(name="encoded", form=forms.entry)
 
 
 def _mixer(context: Context) -> Part | None:
@@ -114,7 +142,7 @@ def _ffn(context: Context) -> Part | None:
     return DensePart(context, ffn) if isinstance(ffn, DenseFfn) else ExpertsPart(context, ffn)
 
 
-def _run(context: Context, mixer: Part | None, ffn: Part | None) -> None:
+def _run(context: Context, mixer: Part | None, cross: CrossPart | None, ffn: Part | None) -> None:
     residual = Tensor(name=RESIDUAL, form=context.forms.residual)
     b = context.builder
     if context.model.block == "parallel" and mixer is not None and ffn is not None:
@@ -127,6 +155,10 @@ def _run(context: Context, mixer: Part | None, ffn: Part | None) -> None:
         x = normed(b, context.forms, residual, "attention ", "project")
         x, made = _project(context, x, (mixer,), "project")
         _merge(context, mixer.run(x, made), "attention out", "attention update", residual, made)
+    if cross is not None:
+        x = normed(b, context.forms, residual, "cross ", "cross project")
+        x, made = _project(context, x, (cross,), "cross project")
+        _merge(context, cross.run(x, made), "cross out", "cross update", residual, made)
     if ffn is not None:
         x = normed(b, context.forms, residual, "ffn ", "ffn in")
         x, made = _project(context, x, (ffn,), "ffn in")

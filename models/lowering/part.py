@@ -23,6 +23,7 @@ class Context:
     ----------
     stored, used : every matrix as it lies in memory, and the form its einsum takes it in
     vectors : norms, biases and the like: whole on every chip
+    both_ways : every token meets every other, so nothing is kept of them
     state : what a layer keeps of every sequence
     """
 
@@ -32,6 +33,7 @@ class Context:
     forms: BlockForms
     builder: Builder
     scores: bool
+    both_ways: bool = False
     role: WeightRole = "weight"
     stored: dict[str, Tensor] = field(default_factory=dict)
     used: dict[str, Form] = field(default_factory=dict)

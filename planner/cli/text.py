@@ -116,17 +116,7 @@ def print_result(result: PlanResult) -> None:
     )
     out.print(phases_table(result.plans))
     best = result.plans[0]
-    price = (
-        "no price known"
-        if best.usd_per_mtok_output is None
-        else f"${best.usd_per_mtok_output:.2f} per million output tokens"
-    )
-    out.print(
-        f"best: {best.chip_s_per_request:.4g} chip-s a request, {best.output_tokens_per_s:.4g} output tokens/s, {price}; "
-        f"TTFT {format_seconds(best.prefill.step_s)}, TPOT {format_seconds(best.decode.step_s)}; priced by "
-        f"{origin(best.decode)}",
-        highlight=False,
-    )
+    out.print(_best(best) if work.output_tokens else _best_of_reading(best), highlight=False)
     if best.handoff_s is None:
         out.print(
             "the cache's way between the slices is not priced: no network between them is claimed", highlight=False
@@ -138,7 +128,7 @@ def phases_table(plans: tuple[Plan, ...], title: str | None = None) -> Table:
     columns = ("#", "phase", "layout", "mesh", "batch", "latency", "low - high", "MFU")
     made = table(*columns, right=columns[4:], title=title)
     for plan in plans:
-        for phase in (plan.prefill, plan.decode):
+        for phase in (plan.prefill, plan.decode) if plan.decode.breakdown else (plan.prefill,):
             first = phase is plan.prefill
             made.add_row(
                 str(plan.rank) if first else "",
@@ -151,6 +141,29 @@ def phases_table(plans: tuple[Plan, ...], title: str | None = None) -> Table:
                 _share(phase.mfu),
             )
     return made
+
+
+def _best(best: Plan) -> str:
+    price = (
+        "no price known"
+        if best.usd_per_mtok_output is None
+        else f"${best.usd_per_mtok_output:.2f} per million output tokens"
+    )
+    return (
+        f"best: {best.chip_s_per_request:.4g} chip-s a request, {best.output_tokens_per_s:.4g} output tokens/s, {price}; "
+        f"TTFT {format_seconds(best.prefill.step_s)}, TPOT {format_seconds(best.decode.step_s)}; priced by "
+        f"{origin(best.decode)}"
+    )
+
+
+def _best_of_reading(best: Plan) -> str:
+    """Of a model that generates nothing."""
+    dollars = best.prefill.usd_per_mtok
+    price = "no price known" if dollars is None else f"${dollars:.2g} per million input tokens"
+    return (
+        f"best: {best.chip_s_per_request:.4g} chip-s a request, {price}; a pass takes {format_seconds(best.prefill.step_s)}; "
+        f"priced by {origin(best.prefill)}"
+    )
 
 
 def load_table(plans: tuple[Plan, ...]) -> Table:
@@ -190,6 +203,8 @@ def print_phases(plan: Plan) -> None:
     """Where the time and the memory of each phase go."""
     out = console()
     for phase in (plan.prefill, plan.decode):
+        if not phase.breakdown:
+            continue
         out.print(phase_table(phase))
         memory = phase.memory
         parts = (

@@ -5,13 +5,13 @@ from functools import cache
 
 from ...models.program import Collective, Tensor
 from ...models.reshard import reshard
-from ...models.sizes import Sizes, TokenGroup, ceil_div
+from ...models.sizes import Sizes, ceil_div
 from ...models.types import Array
 from ...models.work import step_work
 from ..types import Workloads
 from .collectives import collective_latency_s, collective_time_s
 from .machine import Machine
-from .phases import PhaseSetting, lower_phase
+from .phases import PhaseSetting, lower_phase, prompts
 from .price import Engine
 
 # What every kind of block keeps of a sequence: `ShardedProgram.states`.
@@ -66,10 +66,8 @@ def handoff_s(
     """
     if not moves:
         return 0.0
-    work = works or setting.workload
-    held = TokenGroup(n_sequences=n_sequences, new_tokens=0.0, past_tokens=1.0 * work.input_tokens)
     program = lower_phase(setting, (), engine)
-    sizes = Sizes(program, machine.mesh, [held])
+    sizes = Sizes(program, machine.mesh, [prompts(setting, n_sequences, works)])
     total: Array = 0.0
     for kind, move in moves:
         n_layers = ceil_div(float(setting.model.n_layers_of[kind]), setting.pp)

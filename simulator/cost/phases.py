@@ -9,12 +9,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware_specs.errors import SpecError
 from ...models.description import Model
 from ...models.forms import AXES
 from ...models.layouts import AttentionSharding, ExpertSharding
 from ...models.lower import lower
-from ...models.params import n_params_active
-from ...models.program import ShardedProgram
+from ...models.params import n_params_active, n_params_reading
+from ...models.program import BLOCK, ENCODER, ShardedProgram
 from ...models.sizes import Sizes, TokenGroup, batch_prefix, ceil_div
 from ...models.stages import by_stages, is_staged, stage_kinds
 from ...models.types import Array
@@ -22,7 +23,7 @@ from ...models.work import Formats
 from ..types import PhaseName, Workload, Workloads
 from .machine import Machine, take
 from .memory import MEMORY_PARTS, MemoryBytes, memory_bytes
-from .price import BLOCK, Engine, StepPrice, pass_flop, pass_time_s, price_pass
+from .price import Engine, StepPrice, pass_flop, pass_time_s, price_pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +72,31 @@ def token_group(setting: PhaseSetting, n_sequences: Array, works: Workloads | No
     ----------
     works : of each candidate, in place of the setting's one
     """
-    work = works or setting.workload
+    work, read = written(setting, works), input_tokens(setting, works)
     if setting.phase == "prefill":
-        return TokenGroup(n_sequences=n_sequences, new_tokens=1.0 * work.input_tokens, past_tokens=0.0)
-    return TokenGroup(n_sequences=n_sequences, new_tokens=1.0, past_tokens=work.mean_decode_past)
+        new = 1.0 * work.input_tokens
+        return TokenGroup(n_sequences=n_sequences, new_tokens=new, past_tokens=0.0, input_tokens=read)
+    return TokenGroup(n_sequences=n_sequences, new_tokens=1.0, past_tokens=work.mean_decode_past, input_tokens=read)
+
+
+def prompts(setting: PhaseSetting, n_sequences: Array, works: Workloads | None = None) -> TokenGroup:
+    """What prefill leaves: prompts in the cache, and no token more; `works` as in `token_group`."""
+    past, read = 1.0 * written(setting, works).input_tokens, input_tokens(setting, works)
+    return TokenGroup(n_sequences=n_sequences, new_tokens=0.0, past_tokens=past, input_tokens=read)
+
+
+def written(setting: PhaseSetting, works: Workloads | None = None) -> Workload | Workloads:
+    """Requests as the stack that writes has them: behind an encoder they begin at one start token."""
+    if setting.model.encoder is None:
+        return works or setting.workload
+    if works is None:
+        return Workload(input_tokens=1, output_tokens=setting.workload.output_tokens)
+    return Workloads(input_tokens=np.ones_like(works.output_tokens), output_tokens=works.output_tokens)
+
+
+def input_tokens(setting: PhaseSetting, works: Workloads | None = None) -> Array | None:
+    """Tokens of a request that an encoder reads; None without one."""
+    return None if setting.model.encoder is None else 1.0 * (works or setting.workload).input_tokens
 
 
 def microbatch_sequences(setting: PhaseSetting, batch: Array, n_microbatches: Array) -> Array:
@@ -87,8 +109,14 @@ def mixed_groups(setting: PhaseSetting, n_sequences: Array) -> list[TokenGroup]:
 
     While a sequence decodes its N tokens its place is filled once, so a pass reads L/N prompt tokens for each of them: a part
     of one prompt, or several whole ones.
+
+    Raises
+    ------
+    SpecError : an encoder, which reads no prompt in parts
     """
     work = setting.workload
+    if setting.model.encoder is not None or setting.model.bidirectional:
+        raise SpecError(f"{setting.model.name} reads its input both ways, so not in parts beside a decode step")
     prompt = float(work.input_tokens)
     read = np.maximum(n_sequences * prompt / max(work.output_tokens, 1), 1.0)
     new = np.minimum(read, prompt)
@@ -124,6 +152,7 @@ def lower_phase(setting: PhaseSetting, batch_axes: tuple[str, ...], engine: Engi
         head_axes=setting.head_axes,
         looped=engine.looped,
         materialised_scores=engine.materialised_scores,
+        reads_input=setting.phase == "prefill" or not (setting.model.encoder or setting.model.bidirectional),
     )
 
 
@@ -258,7 +287,7 @@ def price_program(
         program,
         sizes,
         setting.formats,
-        context=1.0 * work.context_tokens,
+        context=1.0 * written(setting, works).context_tokens,
         pp=pp,
         n_microbatches=n_micro,
         page_size=setting.page_size,
@@ -318,6 +347,7 @@ def scheduled_pass_s(setting: PhaseSetting, prices: list[StepPrice], n_micro: Ar
 def slowest_stage_s(setting: PhaseSetting, prices: list[StepPrice], pp: Array) -> Array:
     """How often a stage can start: the one with the most layers and the costlier end, its dispatch, its way onwards."""
     block = by_stages(pp, lambda n: slowest_layers_s(setting, prices, n))
+    block = block + pass_time_s([p for p in prices if p.part.startswith(ENCODER)])
     ends = [pass_time_s([p for p in prices if p.part == part]) for part in ("first", "last")]
     every_pass = pass_time_s([p for p in prices if p.part == "pass"])
     if not is_staged(pp):
@@ -339,7 +369,7 @@ def slowest_layers_s(setting: PhaseSetting, prices: list[StepPrice], pp: int) ->
     return slowest
 
 
-def model_flop_utilization(model: Model, tokens: Array, capacity_flop: Array) -> Array:
+def model_flop_utilization(model: Model, tokens: Array, capacity_flop: Array, phase: PhaseName | None = None) -> Array:
     r"""Achieved over peak throughput, as if 2N flop a token were all the work.
 
     .. math:: \mathrm{MFU} = 2 N T / (n \pi t)
@@ -348,6 +378,7 @@ def model_flop_utilization(model: Model, tokens: Array, capacity_flop: Array) ->
     ----------
     tokens : (...) tokens T that went through the model
     capacity_flop : (...) what the chips could have done meanwhile: chips n x peak x seconds t
+    phase : where tokens of the input pass other parameters than those of the output: an encoder's
 
     Notes
     -----
@@ -358,7 +389,10 @@ def model_flop_utilization(model: Model, tokens: Array, capacity_flop: Array) ->
     ----------
     [Pope2022] section 2.
     """
-    return 2.0 * (model.n_params_nominal or float(n_params_active(model))) * tokens / capacity_flop
+    n_params = model.n_params_nominal or float(n_params_active(model))
+    if phase is not None and (reading := float(n_params_reading(model))):
+        n_params = reading if phase == "prefill" else n_params - reading
+    return 2.0 * n_params * tokens / capacity_flop
 
 
 def _scatter(prices: list[PhasePrice], parts: list[NDArray[np.int64]], n: int) -> PhasePrice:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...hardware_specs.dtypes import DType
 from ...models.program import (
+    BLOCK,
     Append,
     Attention,
     Collective,
@@ -79,8 +80,6 @@ _KINDS: dict[type, StepKind] = {
     Scan: "scan",
     Pointwise: "pointwise",
 }
-# What every block of a model is called where there is one kind, and what leads the kind's name where there are several.
-BLOCK = "block"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,7 +331,7 @@ def _send(step: SendRecv, part: str, count: Array, setup: _Setup) -> StepPrice:
 def price_pass(
     program: ShardedProgram, sizes: Sizes, formats: Formats, machine: Machine, engine: Engine, *, pp: Array = 1
 ) -> list[StepPrice]:
-    """Price one forward pass of one micro-batch through all stages, in order.
+    """Price one forward pass of one micro-batch through all stages, in order; nothing where it has no step.
 
     Parameters
     ----------
@@ -341,14 +340,15 @@ def price_pass(
     if engine.kernels is not None and machine.speed is not None:
         engine = replace(engine, kernels=engine.kernels.at_speed(machine.speed))
     setup = _Setup(sizes=sizes, formats=formats, machine=machine, engine=engine)
-    parts: list[tuple[str, Sequence[Step], Array, _Setup]] = [("first", program.first, 1.0, setup)]
-    for block in program.blocks:
-        name = BLOCK if len(program.blocks) == 1 else f"{BLOCK} {block.kind}"
-        parts.append((name, block.steps, float(block.n_layers), replace(setup, sizes=sizes.of(block), known={})))
-    parts.append(("last", program.last, 1.0, setup))
+    prices: list[StepPrice] = []
+    for part in program.parts:
+        own = sizes.at(part)
+        at = setup if own is sizes else replace(setup, sizes=own, known={})
+        prices += _price_steps(part.steps, part.name, part.count, at)
     if is_staged(pp):
-        parts.append(("handover", program.handover, pp - 1.0, setup))
-    prices = [price for part, steps, count, at in parts for price in _price_steps(steps, part, count, at)]
+        prices += _price_steps(program.handover, "handover", pp - 1.0, setup)
+    if not prices:
+        return []
     n_sequences = sum((group.n_sequences for group in sizes.groups), start=0.0)
     n_kernels = sum((price.count for price in prices), start=0.0)
     host_s = host_time_s(
