@@ -43,6 +43,9 @@ class ServingOptions:
     max_sequences, token_budget : requests a replica serves at a time, and tokens of a pass; None for what vLLM takes on the
         chip, and no fewer requests than the plan's batch
     step_scale : every step time is multiplied by this
+    mask_s_per_element : what the host takes for each element of the vocabulary, a sequence and step
+    held_bytes : on each chip, of what the model shares it with: a draft model's weights
+    cache_share : part of the cache that is the model's own, beside a draft model's
     """
 
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -53,6 +56,9 @@ class ServingOptions:
     max_sequences: int | None = None
     token_budget: int | None = None
     step_scale: float = 1.0
+    mask_s_per_element: float = 0.0
+    held_bytes: float = 0.0
+    cache_share: float = 1.0
     autoscaling: Autoscaling | None = None
     failures: Failures | None = None
 
@@ -159,7 +165,8 @@ def replica_spec(
     if n_pages < 1:
         raise SpecError(
             f"{limits.pass_tokens} tokens a pass leave no memory for the cache: of {decode.memory.limit:.4g} bytes weights take "
-            f"{decode.memory.weights:.4g} and the pass {limits.work_bytes:.4g}; take a smaller --token-budget or more chips"
+            f"{decode.memory.weights:.4g} and the pass {limits.work_bytes:.4g}{_beside(options)}; take a smaller "
+            "--token-budget or more chips"
         )
     return ReplicaSpec(
         steps=PhasedSteps(
@@ -169,6 +176,7 @@ def replica_spec(
             mixes=is_one_program(reads, writes),
             stage_shares=_stage_shares(model.n_layers, decode.pp),
             scale=options.step_scale,
+            masking_s=options.mask_s_per_element * model.vocab_size,
         ),
         n_pages=n_pages,
         page_tokens=decode.page_size,
@@ -182,6 +190,10 @@ def replica_spec(
         rated_w=None if chip.tdp_w is None else n_chips * chip.tdp_w.value,
         chip_label=f"{decode.chip}:{n_chips}",
     )
+
+
+def _beside(options: ServingOptions) -> str:
+    return f", a draft model {options.held_bytes:.4g}" if options.held_bytes else ""
 
 
 def replica_limits(
@@ -205,7 +217,8 @@ def _limits(
     budget = options.token_budget or (_LARGE_TOKENS if _is_large(get_chip(decode.chip)) else _TOKENS)
     tokens = _pass_tokens(prefill, shape, name, budget)
     work = max(work_bytes(reads, tokens=float(tokens)), work_bytes(writes, tokens=float(sequences)))
-    free, kept = decode.memory.limit - decode.memory.weights - work, fixed_bytes(writes)
+    free = decode.memory.limit - decode.memory.weights - work - options.held_bytes
+    kept = fixed_bytes(writes)
     if sequences * kept > free * _STATE_SHARE:
         sequences = max(int(free * _STATE_SHARE / kept), 1)
     return ReplicaLimits(
@@ -214,7 +227,7 @@ def _limits(
         pass_tokens=tokens,
         work_bytes=work,
         cache_bytes=free,
-        page_bytes=free - sequences * kept,
+        page_bytes=(free - sequences * kept) * options.cache_share,
     )
 
 

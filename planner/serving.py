@@ -16,9 +16,12 @@ from ..simulator.types import Slo
 from ..simulator.workload.arrival import Traffic
 from ..simulator.workload.gaps import ArrivalProcess, DayCurve, Modulated, parse_process
 from ..simulator.workload.lengths import Empirical, Fixed, Lengths, LogNormal, UniformRatio, read_lengths
+from ..simulator.workload.presets import Preset, TaskTraffic, get_preset
 from ..simulator.workload.synthetic import ClosedLoop, SyntheticTraffic
 from ..simulator.workload.traces import read_sharegpt, read_trace
 from .deploy import ServingOptions, deploy
+from .drafts import price_draft
+from .encoders import encoder_s
 from .explain import read_result
 from .result import PlanResult
 
@@ -41,6 +44,7 @@ def simulate(
     modulated: Sequence[tuple[float, float]] | None = None,
     day_rates_per_s: Sequence[float] | None = None,
     lengths: Lengths | str | None = None,
+    workload: str | None = None,
     priority_shares: Sequence[float] = (1.0,),
     scheduler: str = "chunked",
     router: str = "least-outstanding",
@@ -52,6 +56,7 @@ def simulate(
     prefix_caching: bool = True,
     preemption: Preemption = "recompute",
     speculation: Speculation | None = None,
+    draft: str | None = None,
     autoscaling: Autoscaling | None = None,
     failures: Failures | None = None,
     ttft_s: float | None = None,
@@ -78,7 +83,9 @@ def simulate(
     n_requests : 1000 unless said, or all of a trace
     lengths : ``fixed`` as the plan's workload (default), ``uniform:0.8``, ``lognormal:1.0``, a CSV of pairs, or
         ShareGPT conversations as ``FILE.json:4`` (characters a token)
+    workload : a preset by name, see `shardwise.simulator.workload.presets`; `n_requests` counts its tasks then
     scheduler, router : by name, see `shardwise.simulator.engine`
+    draft : a smaller model that writes drafts, priced on the plan's chips: ``NAME``, ``NAME:TOKENS``, ``NAME:TOKENS:ACCEPTANCE``
     replicas : copies of the model, in place of the plan's
     token_budget, max_sequences : tokens of a pass, requests of a replica at a time; as vLLM takes them unless said
     ttft_s, tpot_s : limits by which goodput is counted; `ttft_s` is the deadline of the deadline scheduler
@@ -102,15 +109,19 @@ def simulate(
         modulated=None if modulated is None else tuple(modulated),
         day_rates_per_s=None if day_rates_per_s is None else tuple(day_rates_per_s),
         lengths=lengths,
+        workload=workload,
         priority_shares=tuple(priority_shares),
     )
     get_router(router)
+    if draft is not None and speculation is not None:
+        raise SpecError("a draft model says what speculation costs; leave --speculate out, or --draft")
+    drafted = None if draft is None else price_draft(result, rank, draft, model=model)
     options = ServingOptions(
         engine=EngineOptions(
             scheduler=get_scheduler(scheduler),
             prefix_caching=prefix_caching,
             preemption=preemption,
-            speculation=speculation,
+            speculation=speculation if drafted is None else drafted.speculation,
             ttft_limit_s=ttft_s,
         ),
         router=router,
@@ -120,6 +131,9 @@ def simulate(
         max_sequences=max_sequences,
         token_budget=token_budget,
         step_scale=step_scale,
+        mask_s_per_element=0.0 if workload is None else get_preset(workload).mask_s_per_element,
+        held_bytes=0.0 if drafted is None else drafted.held_bytes,
+        cache_share=1.0 if drafted is None else drafted.cache_share,
         autoscaling=autoscaling,
         failures=failures,
     )
@@ -127,7 +141,7 @@ def simulate(
         raise SpecError(f"warm-up of {warmup_requests} requests until {until_s} s: neither may be negative")
     return run_simulation(
         deploy(result, options, rank=rank, model=model),
-        traffic if traffic is not None else make_traffic(asked, result),
+        traffic if traffic is not None else make_traffic(asked, result, rank=rank),
         seed=seed,
         slo=Slo(ttft_s=ttft_s, tpot_s=tpot_s),
         warmup_requests=warmup_requests,
@@ -150,10 +164,11 @@ class TrafficRequest:
     modulated: tuple[tuple[float, float], ...] | None = None
     day_rates_per_s: tuple[float, ...] | None = None
     lengths: Lengths | str | None = None
+    workload: str | None = None
     priority_shares: tuple[float, ...] = (1.0,)
 
 
-def make_traffic(asked: TrafficRequest, result: PlanResult) -> Traffic | ClosedLoop:
+def make_traffic(asked: TrafficRequest, result: PlanResult, *, rank: int = 1) -> Traffic | ClosedLoop:
     """The traffic that was asked for; lengths are the plan's workload unless said.
 
     Raises
@@ -170,6 +185,8 @@ def make_traffic(asked: TrafficRequest, result: PlanResult) -> Traffic | ClosedL
     said = [name for name, value in ways.items() if value is not None]
     if len(said) != 1:
         raise SpecError(f"say what comes by one of {', '.join(ways)}, not {' and '.join(said) or 'none'}")
+    if asked.workload is not None:
+        return _tasks(asked, get_preset(asked.workload), result, rank)
     if asked.trace is not None:
         return read_trace(asked.trace, skip_bad_rows=asked.skip_bad_rows, limit=asked.n_requests)
     n_requests = _DEFAULT_REQUESTS if asked.n_requests is None else asked.n_requests
@@ -178,6 +195,25 @@ def make_traffic(asked: TrafficRequest, result: PlanResult) -> Traffic | ClosedL
         return ClosedLoop(n_users=asked.concurrency, lengths=lengths, n_requests=n_requests)
     return SyntheticTraffic(
         process=_process(asked), lengths=lengths, n_requests=n_requests, priority_shares=asked.priority_shares
+    )
+
+
+def _tasks(asked: TrafficRequest, preset: Preset, result: PlanResult, rank: int) -> TaskTraffic:
+    """Tasks of a preset, in its lengths unless others are said."""
+    if asked.trace is not None or asked.concurrency is not None:
+        said = "--trace" if asked.trace is not None else "--concurrency"
+        raise SpecError(f"workload {preset.name!r} says what a task is, not {said}; say when they come by --rate")
+    if asked.priority_shares != (1.0,):
+        raise SpecError(f"workload {preset.name!r} has no priorities; leave --priorities out")
+    own = preset.lengths if asked.lengths is None else None
+    return TaskTraffic(
+        process=_process(asked),
+        preset=preset,
+        lengths=own or parse_lengths(asked.lengths, result),
+        n_tasks=_DEFAULT_REQUESTS if asked.n_requests is None else asked.n_requests,
+        delay_s=0.0
+        if preset.encoder is None
+        else encoder_s(preset.encoder, preset.encoder_tokens, result.of_rank(rank)),
     )
 
 

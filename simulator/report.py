@@ -46,7 +46,8 @@ class Summary(BaseModel):
 
     Rates count from the first arrival that is kept to the last answer. `usd_per_mtok` is per million output tokens, all paid
     chip time included; `energy_j_at_rated_power` is what the chips would take at their rated power all the time they are paid
-    for, an upper end. `itl_s` is over all gaps between tokens, its percentiles right to half a percent.
+    for, an upper end. `itl_s` is over all gaps between tokens, its percentiles right to half a percent. `task_s` is from a
+    task to the last of its answers, where requests are parts of tasks.
     """
 
     model_config = _STRICT
@@ -80,6 +81,8 @@ class Summary(BaseModel):
     seed: int
     partial: bool
     saturation: str | None = None
+    tasks: int = 0
+    task_s: Spread | None = None
 
     def _repr_html_(self) -> str:
         spreads = {name: getattr(self, name) for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s")}
@@ -178,6 +181,17 @@ class Report:
         return np.asarray(self.columns[name][self.kept], np.float64)
 
     @property
+    def task_s(self) -> Column:
+        """From each task's arrival to the last of its answers; of kept requests that are parts of tasks."""
+        tasks = self.columns["task"][self.kept]
+        parts = tasks >= 0
+        _, place = np.unique(tasks[parts], return_inverse=True)
+        first, last = np.full(place.max(initial=-1) + 1, np.inf), np.zeros(place.max(initial=-1) + 1)
+        np.minimum.at(first, place, self._of_kept("arrival_s")[parts])
+        np.maximum.at(last, place, self._of_kept("finish_s")[parts])
+        return np.asarray(last - first, np.float64)
+
+    @property
     def meets_slo(self) -> NDArray[np.bool_]:
         """Which of the kept requests keep every limit."""
         ttft, tpot = self.slo.ttft_s, self.slo.tpot_s
@@ -233,6 +247,8 @@ class Report:
             seed=self.seed,
             partial=self.partial,
             saturation=self._saturation(),
+            tasks=len(self.task_s),
+            task_s=spread(self.task_s) if len(self.task_s) else None,
         )
 
     def _repr_html_(self) -> str:

@@ -12,6 +12,8 @@ from ...models.catalogue import get_model, load_models
 from ...models.layouts import LAYOUTS, get_layout
 from ...simulator.cost.calibrated import load_engine_fits
 from ...simulator.cost.engines import ENGINES, get_engine
+from ...simulator.workload.presets import get_preset, load_presets
+from ..drafts import DRAFT_PAIRS, draft_of
 from .model_rows import model_in_full, model_row
 from .text import console, table
 
@@ -109,12 +111,34 @@ def _engines() -> list[Row]:
     return [{column: _engine(name)[column] for column in columns} for name in ENGINES]
 
 
+def _workloads() -> list[Row]:
+    return [
+        {"workload": preset.name, "requests a task": preset.n_requests, "is": preset.says}
+        for preset in load_presets().values()
+    ]
+
+
+def _drafts() -> list[Row]:
+    return [
+        {"model": pair.model, "draft": pair.draft, "made": pair.made, "source": pair.source} for pair in DRAFT_PAIRS
+    ]
+
+
+def _drafts_of(name: str) -> Row:
+    """The pair of a model."""
+    model = get_model(name).name
+    draft = draft_of(model)
+    return next(row for row in _drafts() if (row["model"], row["draft"]) == (model, draft))
+
+
 LISTS: Mapping[str, Callable[[], list[Row]]] = {
     "chips": _chips,
     "models": _models,
     "layouts": _layouts,
     "clusters": _clusters,
     "engines": _engines,
+    "workloads": _workloads,
+    "drafts": _drafts,
 }
 ONE: Mapping[str, Callable[[str], Row]] = {
     "chips": lambda name: get_chip(name).model_dump(mode="json"),
@@ -122,6 +146,8 @@ ONE: Mapping[str, Callable[[str], Row]] = {
     "layouts": lambda name: {field: str(getattr(get_layout(name), field)) for field in get_layout(name).__slots__},
     "clusters": _cluster,
     "engines": _engine,
+    "workloads": lambda name: get_preset(name).model_dump(mode="json", exclude_defaults=True),
+    "drafts": _drafts_of,
 }
 
 

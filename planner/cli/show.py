@@ -8,11 +8,11 @@ from .options import Json
 
 
 def show(
-    what: Annotated[str, typer.Argument(help="chips, models, layouts, clusters or engines.")],
+    what: Annotated[str, typer.Argument(help="chips, models, layouts, clusters, engines, workloads or drafts.")],
     name: Annotated[str | None, typer.Argument(help="One entry, in full.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the chips, models, layouts, clusters or engines, or show one of them."""
+    """List the chips, models, layouts, clusters, engines, workloads or drafts, or show one of them."""
     import json
 
     from ...hardware_specs.errors import UnknownNameError

@@ -33,6 +33,12 @@ def simulate(
     lengths: Annotated[
         str | None, typer.Option("--lengths", help="fixed, uniform:0.8, lognormal:1.0, or a CSV.")
     ] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            "--workload", help="rag, self-consistency, memgpt, ... (show workloads); --requests counts tasks."
+        ),
+    ] = None,
     priorities: Annotated[
         str | None, typer.Option("--priorities", help="Share of each priority, e.g. 0.1,0.9.")
     ] = None,
@@ -63,6 +69,10 @@ def simulate(
     ] = False,
     speculate: Annotated[
         str | None, typer.Option("--speculate", help="DRAFT_TOKENS:ACCEPTANCE[:DRAFT_COST], e.g. 4:0.7:0.05.")
+    ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option("--draft", help="MODEL[:TOKENS[:ACCEPTANCE]] or auto: a draft model, priced on the plan's chips."),
     ] = None,
     autoscale: Annotated[
         str | None, typer.Option("--autoscale", help="LEAST:MOST:REQUESTS_EACH:STARTUP, e.g. 1:8:64:90s.")
@@ -130,6 +140,7 @@ def simulate(
         "arrivals": arrivals,
         "burstiness": burstiness,
         "lengths": lengths,
+        "workload": workload,
         "priority_shares": (1.0,) if priorities is None else _numbers("--priorities", priorities),
         "scheduler": scheduler,
         "router": router,
@@ -141,6 +152,7 @@ def simulate(
         "prefix_caching": not no_prefix_cache,
         "preemption": "swap" if swap else "recompute",
         "speculation": None if speculate is None else _speculation(speculate),
+        "draft": draft,
         "autoscaling": None if autoscale is None else _autoscaling(autoscale),
         "failures": None if mtbf is None else _failures(mtbf, repair, retries=not lose),
         "ttft_s": opt.seconds(ttft),
@@ -173,10 +185,13 @@ def _watched(run: Any, result: Any, asked: dict[str, Any]) -> "Report":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from ...simulator.workload.presets import get_preset
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        total = asked["n_requests"] or (1000 if asked["trace"] is None else None)
+        n_each = 1 if asked["workload"] is None else get_preset(asked["workload"]).n_requests
+        total = n_each * (asked["n_requests"] or 1000) if asked["trace"] is None else asked["n_requests"]
         task = progress.add_task("requests", total=total)
         report: Report = run(result, **asked, advance=lambda n: progress.update(task, completed=n))
     return report
@@ -263,6 +278,9 @@ def _print_summary(s: "Summary") -> None:
         f"{price}",
         highlight=False,
     )
+    if s.task_s is not None and s.task_s.p50 is not None and s.task_s.p99 is not None:
+        half, most = format_seconds(s.task_s.p50), format_seconds(s.task_s.p99)
+        out.print(f"{s.tasks:,} tasks of several requests: p50 {half}, p99 {most} to the last answer", highlight=False)
     counts = (
         f"chips busy {s.utilization:.2f}, cache at most {s.kv_peak:.2f} full",
         f"{s.cached_prompt_share:.2f} of prompt tokens cached" if s.cached_prompt_share else "",

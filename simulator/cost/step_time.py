@@ -77,6 +77,7 @@ class PhasedSteps:
     max_sequences : most sequences that ever decode together
     mixes : a chunk and a decode step go through the chips as one pass; else one after the other
     scale : every time is multiplied by this; 1 unless it was fitted to a measured run
+    masking_s : what the host takes a sequence and step on top, while the chips wait: a mask over the vocabulary
     """
 
     def __init__(
@@ -88,11 +89,13 @@ class PhasedSteps:
         mixes: bool,
         stage_shares: tuple[float, ...] = (1.0,),
         scale: float = 1.0,
+        masking_s: float = 0.0,
     ) -> None:
         self._prefill = prefill
         self._decode = decode.decode_curve(max_sequences)
         self._mixed = decode.pass_curve(1) if mixes else None
         self._scale = scale
+        self._masking_s = masking_s
         self._stage_shares = stage_shares
 
     @property
@@ -116,14 +119,15 @@ class PhasedSteps:
         rest = context_tokens + n_memory * sequences
         attention = line_sum(fixed + slope * context_tokens, slope * sequences, n_memory)
         attention += line_sum(compute * rest, compute * sequences, steps - n_memory)
-        return self._scale * (steps * curve.fixed_s[i] + attention)
+        return self._scale * (steps * curve.fixed_s[i] + attention) + steps * sequences * self._masking_s
 
     def pass_s(self, chunks: Sequence[Chunk], sequences: int = 0, context_tokens: int = 0) -> float:
         """Seconds of a pass; chunks and decode steps share it where they are one program."""
         if not chunks:
             return self.decode_s(sequences, context_tokens)
         if sequences and self._mixed is not None:
-            return self._scale * _chunks_s(self._mixed, chunks, sequences, context_tokens)
+            together = _chunks_s(self._mixed, chunks, sequences, context_tokens)
+            return self._scale * together + sequences * self._masking_s
         beside = self.decode_s(sequences, context_tokens) if sequences else 0.0
         return self._scale * _chunks_s(self._prefill.pass_curve(len(chunks)), chunks) + beside
 

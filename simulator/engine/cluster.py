@@ -13,6 +13,7 @@ from .deployment import Autoscaling, Deployment, Pool
 from .gaps import GapHistogram
 from .kv_pool import pages_of
 from .network import Network, serving_graph
+from .tasks import Tasks
 from .recorder import Recorder
 from .replica import Outside, Replica
 from .request import Request, request_of
@@ -58,6 +59,7 @@ class Cluster:
         self._turns = [0] * len(deployment.pools)
         self._in_system: dict[int, Request] = {}
         self._homeless: list[Request] = []
+        self._tasks = Tasks()
         self._n_in = 0
         self._n_out = 0
         self._all_in = False
@@ -128,8 +130,11 @@ class Cluster:
         """Requests come when they come."""
         env = self.env
         for arrival in traffic.arrivals(self._traffic_seed):
-            if arrival.arrival_s > env.now:
-                yield env.timeout(arrival.arrival_s - env.now)
+            if arrival.stage and self._tasks.must_wait(arrival):
+                continue
+            ready_s = arrival.arrival_s + arrival.delay_s
+            if ready_s > env.now:
+                yield env.timeout(ready_s - env.now)
             self._enter(arrival, arrival.arrival_s)
         self._end_of_traffic()
 
@@ -163,7 +168,7 @@ class Cluster:
         self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self._all_in and not self._in_system and not self._done.triggered:
+        if self._all_in and not self._in_system and not self._tasks.waiting and not self._done.triggered:
             self._done.succeed(True)
 
     def _enter(self, arrival: Arrival, arrival_s: float) -> None:
@@ -172,6 +177,7 @@ class Cluster:
         if self._n_in == self._warmup_requests:
             self.gaps.clear()
         self._in_system[request.index] = request
+        self._tasks.enter(request)
         reason = self._refusal(request)
         if reason is not None:
             self.recorder.reasons[reason] += 1
@@ -238,6 +244,8 @@ class Cluster:
             self._advance(self._n_out)
         if self._on_answer is not None and not self._all_in:
             self._on_answer(request)
+        for arrival in self._tasks.leave(request):
+            self._enter(arrival, self.env.now)
         self._end_if_done()
 
     def _failing(self, replica: Replica, seed: np.random.SeedSequence) -> Process:

@@ -38,6 +38,7 @@ class Rows:
     n_restarts: "array[int]" = field(default_factory=_integers)
     replica: "array[int]" = field(default_factory=_integers)
     priority: "array[int]" = field(default_factory=_integers)
+    task: "array[int]" = field(default_factory=_integers)
     outcome: "array[int]" = field(default_factory=_integers)
 
 

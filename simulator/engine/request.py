@@ -42,6 +42,7 @@ class Request:
     is_swapped : its cache lies in host memory
     source : the replica its cache is fetched from, -1 for none
     n_restarts : times it began anew after a failure
+    task : what it is a part of, -1 for nothing
     """
 
     index: int
@@ -65,6 +66,7 @@ class Request:
     is_swapped: bool = False
     replica: int = -1
     source: int = -1
+    task: int = -1
 
     @property
     def known_tokens(self) -> int:
@@ -100,4 +102,5 @@ def request_of(arrival: Arrival, index: int, arrival_s: float) -> Request:
         priority=arrival.priority,
         block_hashes=arrival.block_hashes,
         block_tokens=arrival.block_tokens,
+        task=arrival.task,
     )

@@ -17,6 +17,9 @@ class Arrival:
     input_tokens, output_tokens : both at least 1
     block_hashes : what the prompt's leading blocks of `block_tokens` tokens hold; equal hashes are equal prefixes
     priority : smaller is more urgent
+    task : requests of one task have one number; -1 is a task of its own
+    stage : a request waits until all of its task's earlier stages are answered; later stages follow the first in the stream
+    delay_s : what happens before the system sees it and counts as waiting: an encoder's pass, say
     """
 
     arrival_s: float
@@ -25,6 +28,9 @@ class Arrival:
     block_hashes: tuple[int, ...] = ()
     block_tokens: int = 0
     priority: int = 0
+    task: int = -1
+    stage: int = 0
+    delay_s: float = 0.0
 
 
 class Traffic(Protocol):

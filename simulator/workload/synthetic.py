@@ -37,9 +37,9 @@ class SyntheticTraffic:
 
     def arrivals(self, seed: np.random.SeedSequence) -> Iterator[Arrival]:
         """The requests; arrivals, lengths and priorities are drawn apart, so that changing one leaves the others."""
-        when, how_long, how_urgent = (np.random.default_rng(child) for child in _children(seed, 3))
+        when, how_long, how_urgent = (np.random.default_rng(child) for child in children_of(seed, 3))
         times = islice(self.process.times_s(when), self.n_requests)
-        lengths = _pairs(self.lengths, how_long)
+        lengths = pairs_of(self.lengths, how_long)
         urgencies = _urgencies(self.priority_shares, how_urgent)
         for time_s, (n_in, n_out), urgency in zip(times, lengths, urgencies, strict=False):
             yield Arrival(arrival_s=time_s, input_tokens=n_in, output_tokens=n_out, priority=urgency)
@@ -70,7 +70,7 @@ class ClosedLoop:
 
     def requests(self, seed: np.random.SeedSequence) -> Iterator[Arrival]:
         """The requests in the order they are sent; when that is, the system decides."""
-        lengths = _pairs(self.lengths, np.random.default_rng(_children(seed, 1)[0]))
+        lengths = pairs_of(self.lengths, np.random.default_rng(children_of(seed, 1)[0]))
         for n_in, n_out in islice(lengths, self.n_requests):
             yield Arrival(arrival_s=0.0, input_tokens=n_in, output_tokens=n_out)
 
@@ -80,12 +80,13 @@ def _check_count(n_requests: int) -> None:
         raise SpecError(f"{n_requests} requests: there is nothing to serve")
 
 
-def _children(seed: np.random.SeedSequence, n: int) -> list[np.random.SeedSequence]:
+def children_of(seed: np.random.SeedSequence, n: int) -> list[np.random.SeedSequence]:
     """Children of a seed that do not depend on how often it was asked before."""
     return [np.random.SeedSequence(entropy=seed.entropy, spawn_key=(*seed.spawn_key, i)) for i in range(n)]
 
 
-def _pairs(lengths: Lengths, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
+def pairs_of(lengths: Lengths, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
+    """Input and output tokens of one request after the other, without end."""
     while True:
         inputs, outputs = lengths.sample(rng, _CHUNK)
         yield from zip(inputs.tolist(), outputs.tolist(), strict=True)
