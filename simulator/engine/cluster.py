@@ -13,11 +13,11 @@ from .deployment import Autoscaling, Deployment, Pool
 from .gaps import GapHistogram
 from .kv_pool import pages_of
 from .network import Network, serving_graph
-from .tasks import Tasks
 from .recorder import Recorder
 from .replica import Outside, Replica
 from .request import Request, request_of
 from .routers import get_router
+from .tasks import Tasks
 
 # Requests between two words on how far a run is.
 _TOLD_EVERY = 1000
