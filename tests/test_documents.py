@@ -239,6 +239,7 @@ NOT_BYTES = (
     ("planner/paper_rows.py", "_CHIPS, 1024.0", "tokens at which volumes are compared"),
     ("planner/deploy.py", "_SEQUENCES, _LARGE_SEQUENCES = 256, 1024", "requests at a time: vLLM's default"),
     ("simulator/cost/engines.py", "microbatch_tokens=1024", "tokens: FasterTransformer's limit for a micro-batch"),
+    ("simulator/cost/phases.py", "lru_cache(maxsize=1024)", "programs kept"),
     ("simulator/cost/phases.py", ">>> engine_microbatches(", "tokens, in the example of that limit"),
     ("kernels/matmul.py", "sides = ((128, 384)", "sides of the matrices a bench times"),
     ("simulator/cost/kernel_families.py", "_KERNEL_ROWS = ", "rows of matmuls at which libraries change kernels"),
