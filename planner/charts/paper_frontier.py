@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ...hardware_specs.errors import SpecError
 from ..whatif.ask import WhatIf, what_if
@@ -10,6 +11,7 @@ from .published import published_points
 from .values import Chart, Curve, Panel, Scale
 
 
+@lru_cache(maxsize=4)
 def _frontier(case: PaperCase) -> WhatIf:
     """Every batch on every count of chips, in every format of the weights."""
     return what_if(

@@ -204,7 +204,9 @@ def _try_group(group: _Group, floor: Column, best: Best, setup: _Setup) -> None:
         if len(alive):
             one = _Side(**{name: getattr(prefills, name)[i][alive] for name in _ROW})
             place = group.prefill[i]
-            made = _pairs(one, decodes.at(alive), best.prefill_rows[place], where[alive], setup, handoffs)
+            others = decodes.at(alive)
+            can_win = p_merits[i][alive] + others.merit(setup) <= best.merit[open_[alive]]
+            made = _pairs(one, others, can_win, best.prefill_rows[place], where[alive], setup, handoffs)
             _keep(made, place, group.decode, open_[alive], best, setup)
 
 
@@ -220,10 +222,21 @@ class _Pairs:
     chip_s: Column
 
 
-def _pairs(p: _Side, d: _Side, p_row: Row, where: Index, setup: _Setup, handoffs: _Handoffs) -> _Pairs:
-    """What pairs come to; as in `planner.search`, no more prompts are read at once than are decoded."""
+def _pairs(
+    p: _Side,
+    d: _Side,
+    can_win: NDArray[np.bool_],
+    p_row: Row,
+    where: Index,
+    setup: _Setup,
+    handoffs: _Handoffs,
+) -> _Pairs:
+    """What pairs come to; as in `planner.search`, no more prompts are read at once than are decoded.
+
+    The cache's way from form to form is worked out for pairs that can win without it.
+    """
     n_chips = setup.slice.n_chips
-    handoff = _handoff(p_row, p, d, where, setup, handoffs)
+    handoff = _handoff(p_row, p, d, can_win, where, setup, handoffs)
     return _Pairs(
         exists=(p.batch <= d.batch) & np.isfinite(d.latency_s),
         peak_bytes=p.weights_bytes + np.maximum(p.kv_bytes, d.kv_bytes) + np.maximum(p.work_bytes, d.work_bytes),
@@ -252,7 +265,8 @@ def _keep(made: _Pairs, place: int, decodes: Sequence[int], at: Index, best: Bes
     chosen = np.where(merit == least, np.where(keeps, merits[1], np.inf), np.inf).argmin(axis=0)
     columns = np.arange(len(at))
     second = merits[1][chosen, columns]
-    wins = (least < best.merit[at]) | ((least == best.merit[at]) & (second < best.second[at]))
+    ties = (least == best.merit[at]) & (second == best.second[at]) & (place < best.prefill[at])
+    wins = (least < best.merit[at]) | ((least == best.merit[at]) & (second < best.second[at])) | ties
     wins &= np.isfinite(least)
     to, row, column = at[wins], chosen[wins], columns[wins]
     best.prefill[to], best.decode[to] = place, np.array(decodes)[row]
@@ -265,11 +279,13 @@ def _note(least: Column, at: Index, values: Column, where: NDArray[np.bool_]) ->
     least[at] = np.minimum(least[at], np.where(where, values, np.inf).min(axis=0))
 
 
-def _handoff(p_row: Row, p: _Side, d: _Side, where: Index, setup: _Setup, known: _Handoffs) -> Column:
-    """Seconds to bring the cache of a prefill batch into the form decode reads, (n_decode, n)."""
+def _handoff(
+    p_row: Row, p: _Side, d: _Side, wanted: NDArray[np.bool_], where: Index, setup: _Setup, known: _Handoffs
+) -> Column:
+    """Seconds to bring the cache of a prefill batch into the form decode reads, (n_decode, n), where they are wanted."""
     total = np.zeros(d.cache.shape)
     before = np.broadcast_to(p.cache, d.cache.shape)
-    differs = (before != d.cache) & (d.cache >= 0)
+    differs = wanted & (before != d.cache) & (d.cache >= 0)
     if not differs.any():
         return total
     dp = p_row.priced.variants.laid.setting.dp
