@@ -241,6 +241,7 @@ NOT_BYTES = (
     ("simulator/cost/engines.py", "microbatch_tokens=1024", "tokens: FasterTransformer's limit for a micro-batch"),
     ("simulator/cost/phases.py", "lru_cache(maxsize=1024)", "programs kept"),
     ("simulator/cost/phases.py", ">>> engine_microbatches(", "tokens, in the example of that limit"),
+    ("simulator/cost/phases.py", "lru_cache(maxsize=1024)", "results kept"),
     ("kernels/matmul.py", "sides = ((128, 384)", "sides of the matrices a bench times"),
     ("simulator/cost/kernel_families.py", "_KERNEL_ROWS = ", "rows of matmuls at which libraries change kernels"),
     ("validate/execute/bench.py", "(384, 1024, 6, 2, 64, 6, 6144)", "a model's width"),

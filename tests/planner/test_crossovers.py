@@ -1,5 +1,6 @@
 """Known crossovers fall out of the model; where one does not, the published claim says why."""
 
+import json
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pytest
 from shardwise.hardware_specs.errors import UnknownNameError
 from shardwise.planner.charts.crossovers import crossover_chart
+from shardwise.planner.cli import app
 from shardwise.planner.crossovers.every import CROSSOVERS, find_crossover
 from shardwise.planner.crossovers.values import Crossover, check
 from shardwise.planner.figures.page import Page, page_html
 from shardwise.validate.published import load_crossover_claims
+from typer.testing import CliRunner
 
 
 @cache
@@ -111,3 +114,13 @@ def test_every_crossover_is_drawn_with_its_claims(tmp_path: Path) -> None:
 def test_an_unknown_crossover_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="window"):
         find_crossover("windows")
+
+
+def test_the_command_prints_every_claim_and_fails_on_none_that_is_explained() -> None:
+    done = CliRunner().invoke(app, ["reproduce", "crossovers", "--json"])
+    assert done.exit_code == 0, done.stderr
+    rows = {row["id"]: row for each in json.loads(done.stdout) for row in each["checks"]}
+    assert set(rows) == set(load_crossover_claims())
+    assert {row["id"] for row in rows.values() if row["judgement"] == "differs"} == {"multihead-slowest"}
+    curves = {each["name"]: each["curves"] for each in json.loads(done.stdout)}
+    assert curves["window"]["window of 4096"]["512.0"] == found("window").curves["window of 4096"][512.0]

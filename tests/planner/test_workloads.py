@@ -44,7 +44,7 @@ def test_retrieval_reads_more_and_waits_for_its_encoder() -> None:
     plain, rag = served(None, lengths="fixed"), served("rag", lengths="fixed")
     assert (rag.columns["prompt_tokens"] == plain.columns["prompt_tokens"] + 1333).all()
     wait = encoder_s("bert-base", 64, plan().best)
-    assert 0 < wait < 1e-3
+    assert 0 < wait < 0.02  # twelve layers of 768, and what a pass takes on the host
     assert rag.columns["scheduled_s"][0] - rag.columns["arrival_s"][0] == pytest.approx(wait)
     assert rag.summary().ttft_s.p50 > plain.summary().ttft_s.p50
 
