@@ -3,6 +3,7 @@
 import numpy as np
 
 from ...hardware_specs.errors import SpecError
+from ...simulator.cost.money import spent_usd, usd_per_mtok
 from ..api import answer
 from ..request import make_request
 from ..result import Objective, PhasePlan, Plan
@@ -68,7 +69,8 @@ def plan_row(plan: Plan, capacity_per_s: float, rate_per_s: float | None) -> dic
     """A plan as a row of answers."""
     p, d = plan.prefill, plan.decode
     used = 1.0 if rate_per_s is None else rate_per_s / capacity_per_s
-    dollars = None if plan.usd_per_mtok_output is None else plan.usd_per_mtok_output / used
+    usd_per_h = None if plan.cost is None else plan.cost.usd_per_h
+    served_tokens_per_s = plan.output_tokens_per_s * used
     handoff = plan.request_latency_s - p.latency_s - d.latency_s
     ends = (p.latency_high_s, d.latency_high_s)
     high = None if None in ends else sum(end or 0.0 for end in ends) + handoff
@@ -102,8 +104,10 @@ def plan_row(plan: Plan, capacity_per_s: float, rate_per_s: float | None) -> dic
         "requests_per_s": capacity_per_s,
         "output_tokens_per_s": plan.output_tokens_per_s,
         "utilization": None if rate_per_s is None else used,
-        "usd_per_h": None if dollars is None else dollars * plan.output_tokens_per_s * used * 3600.0 / 1e6,
-        "usd_per_mtok_output": dollars,
+        "usd_per_h": usd_per_h,
+        "usd_per_mtok_output": (
+            None if usd_per_h is None else float(usd_per_mtok(spent_usd(usd_per_h, 1.0), served_tokens_per_s))
+        ),
         "hbm_bytes_per_chip": plan.hbm_bytes_per_chip,
         "hbm_limit_bytes": d.memory.limit,
         "weights_bytes": d.memory.weights,

@@ -10,7 +10,7 @@ from shardwise.planner.cli import app
 from shardwise.planner.result import PlanResult
 from typer.testing import CliRunner
 
-COMMANDS = ("plan", "estimate", "explain", "show", "score", "reproduce", "calibrate")
+COMMANDS = ("plan", "estimate", "explain", "cost", "show", "score", "reproduce", "calibrate")
 PLAN = {"--on": "h100-sxm:1", "--input": "128", "--output": "16"}
 Run = Callable[..., Result]
 
