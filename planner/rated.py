@@ -12,8 +12,8 @@ from ..simulator.types import Slo
 from .build import build_plans
 from .certificate import check_plan
 from .cost import with_cost
-from .request import PlanRequest
-from .result import Binds, Plan, PoolSize, TriedSize, WorkloadShape
+from .request import MAX_BATCH, PlanRequest
+from .result import Binds, Plan, PoolSize, TriedSize, UnderLoad, WorkloadShape
 from .search import Found, Pair, nearest_miss, search
 from .space import Choice
 from .trial import RateGoal, Trial, highest_rate, load_end, quick_scale, slow_scale, try_plan, under_load, within
@@ -129,9 +129,44 @@ def _try_size(request: PlanRequest, goal: RateGoal) -> _Size:
         (plan,) = build_plans(unlimited, [pair])
         check_plan(unlimited, plan)
         candidates.append(_Candidate(pair=pair, plan=plan))
-    tried = {i: try_plan(request, candidate.plan, goal) for i, candidate in enumerate(candidates)}
-    trials = {i: trial for i, trial in tried.items() if trial is not None}
+    trials: dict[int, Trial] = {}
+    for i, candidate in enumerate(candidates):
+        trial = try_plan(request, candidate.plan, goal)
+        if trial is not None:
+            candidates[i], trials[i] = _fitted(request, candidate, trial)
     return _Size(request=request, found=found, candidates=candidates, trials=trials)
+
+
+def _fitted(request: PlanRequest, candidate: _Candidate, trial: Trial) -> tuple[_Candidate, Trial]:
+    """The candidate with the layouts that suit the batches of its traffic, where it keeps more so.
+
+    The search prefers layouts for the largest batch there is room for; few requests at a time may want others.
+    """
+    pair = candidate.pair
+    found = next((p for p in search(_at_traffic(request, pair, trial)).pairs if _is_wired_alike(p, pair)), None)
+    if found is None or all(_layout(a) == _layout(b) for a, b in zip(_choices(found), _choices(pair), strict=True)):
+        return candidate, trial
+    (plan,) = build_plans(_unlimited(request), [found])
+    check_plan(_unlimited(request), plan)
+    again = try_plan(request, plan, trial.goal)
+    if again is None or _merit(again) <= _merit(trial):
+        return candidate, trial
+    return _Candidate(pair=found, plan=plan), again
+
+
+def _merit(trial: Trial) -> tuple[bool, float, float]:
+    """What the better of two trials has more of."""
+    return trial.is_met, within(trial.report), trial.saturation_per_s
+
+
+def _choices(pair: Pair) -> tuple[Choice, Choice]:
+    return pair.prefill, pair.decode
+
+
+def _is_wired_alike(one: Pair, other: Pair) -> bool:
+    """Whether two pairs lie on the same slices in the same stages, replicas and formats."""
+    cuts = [[(c.slice, c.setting.pp, c.setting.dp, c.setting.formats) for c in _choices(pair)] for pair in (one, other)]
+    return cuts[0] == cuts[1]
 
 
 def _each_cut(pairs: list[Pair]) -> list[Pair]:
@@ -145,7 +180,7 @@ def _each_cut(pairs: list[Pair]) -> list[Pair]:
 
 def _loaded_plans(size: _Size, top: int) -> tuple[Plan, ...]:
     """The candidates that carry the rate, by the highest rate they carry; the first with the ends of its interval."""
-    loads = {i: under_load(trial) for i, trial in size.trials.items() if trial.is_met}
+    loads = _best_loads(size, top)
     order = sorted(loads, key=lambda i: -loads[i].highest_rate_per_s)[:top]
     work = size.request.workload
     shape = WorkloadShape(input_tokens=work.input_tokens, output_tokens=work.output_tokens)
@@ -156,6 +191,18 @@ def _loaded_plans(size: _Size, top: int) -> tuple[Plan, ...]:
         loaded = served.model_copy(update={"rank": rank, "under_load": load})
         plans.append(with_cost(loaded, shape, size.request.payment))
     return tuple(plans)
+
+
+def _best_loads(size: _Size, top: int) -> dict[int, UnderLoad]:
+    """Those that carry the rate, by their places; what saturates below `top` highest rates known is left out."""
+    met = [i for i, trial in size.trials.items() if trial.is_met]
+    loads: dict[int, UnderLoad] = {}
+    for i in sorted(met, key=lambda i: -size.trials[i].saturation_per_s):
+        known = sorted((load.highest_rate_per_s for load in loads.values()), reverse=True)
+        if len(known) >= top and known[top - 1] >= size.trials[i].saturation_per_s:
+            break
+        loads[i] = under_load(size.trials[i])
+    return loads
 
 
 def _ends(size: _Size, i: int) -> dict[str, object]:
@@ -169,34 +216,35 @@ def _ends(size: _Size, i: int) -> dict[str, object]:
     return made
 
 
-def _as_served(request: PlanRequest, candidate: _Candidate, trial: Trial) -> Plan:
-    """The candidate at the batches that the traffic makes of it on the mean, no larger than it was searched with."""
-    pair, decode = candidate.pair, candidate.pair.decode.setting
-    batches = (
-        _filled(trial.n_reading, pair.prefill.setting.dp, pair.prefill.batch),
-        _filled(trial.n_writing, decode.dp * decode.pp, pair.decode.batch),
-    )
-    unlimited = _unlimited(request)
-    pinned = replace(
-        unlimited,
+def _at_traffic(request: PlanRequest, pair: Pair, trial: Trial) -> PlanRequest:
+    """The request at the batches that the traffic makes of a pair on the mean."""
+    decode = pair.decode.setting
+    writing = _filled(trial.n_writing, decode.dp * decode.pp)
+    reading = _filled(trial.n_reading, pair.prefill.setting.dp)
+    return replace(
+        _unlimited(request),
         slices=(pair.prefill.slice,),
         decode_slices=(pair.decode.slice,),
-        prefill_batches=(min(batches) if pair.shared else batches[0],),
-        decode_batches=(batches[1],),
-        prefill_layouts=(_layout(pair.prefill),),
-        decode_layouts=(_layout(pair.decode),),
+        prefill_batches=(min(reading, writing) if pair.shared else reading,),
+        decode_batches=(writing,),
     )
-    for found in search(pinned).pairs:
-        if all(_is_cut_alike(a, b) for a, b in ((found.prefill, pair.prefill), (found.decode, pair.decode))):
-            (plan,) = build_plans(unlimited, [found])
-            check_plan(unlimited, plan)
+
+
+def _as_served(request: PlanRequest, candidate: _Candidate, trial: Trial) -> Plan:
+    """The candidate at the batches that the traffic makes of it on the mean; as it was searched where they do not fit."""
+    pair = candidate.pair
+    layouts = {"prefill_layouts": (_layout(pair.prefill),), "decode_layouts": (_layout(pair.decode),)}
+    for found in search(replace(_at_traffic(request, pair, trial), **layouts)).pairs:
+        if all(_is_cut_alike(a, b) for a, b in zip(_choices(found), _choices(pair), strict=True)):
+            (plan,) = build_plans(_unlimited(request), [found])
+            check_plan(_unlimited(request), plan)
             return plan
     return candidate.plan
 
 
-def _filled(n_mean: float, unit: int, most: int) -> int:
-    """Sequences, up to a multiple of what they are divided over, at most so many."""
-    return min(max(math.ceil(n_mean / unit), 1) * unit, most)
+def _filled(n_mean: float, unit: int) -> int:
+    """Sequences, up to a multiple of what they are divided over."""
+    return min(max(math.ceil(n_mean / unit), 1), MAX_BATCH // unit) * unit
 
 
 def _layout(choice: Choice) -> str:

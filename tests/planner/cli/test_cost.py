@@ -129,3 +129,13 @@ def test_a_pool_that_is_too_small_says_what_binds() -> None:
     late = _run("plan", "llama-3.1-70b", "--on", "h100-sxm:2", "--rate", 0.1, *ANSWER, "--tpot", "5ms")
     assert "TPOT binds" in late.stderr
     assert "they do not keep them at any rate" in late.stderr
+
+
+def test_light_traffic_gets_the_layouts_of_small_batches() -> None:
+    # the cheapest large batch gathers weights, which takes a single prompt 20 times as long
+    words = ("plan", "llama-3-8b", "--on", "tpu-v5e:2x2", "--input", 512, "--output", 64, "--top", 1, "--json")
+    served = json.loads(_run(*words, "--rate", 1, "--ttft", "1s", "--tpot", "60ms").stdout)["plans"][0]
+    batches = ("--prefill-batch", served["prefill"]["batch"], "--decode-batch", served["decode"]["batch"])
+    alone = json.loads(_run(*words, *batches).stdout)["plans"][0]
+    assert served["prefill"]["step_s"] <= 1.05 * alone["prefill"]["step_s"]
+    assert served["decode"]["step_s"] <= 1.05 * alone["decode"]["step_s"]
