@@ -233,8 +233,12 @@ def _at_traffic(request: PlanRequest, pair: Pair, trial: Trial) -> PlanRequest:
 def _as_served(request: PlanRequest, candidate: _Candidate, trial: Trial) -> Plan:
     """The candidate at the batches that the traffic makes of it on the mean; as it was searched where they do not fit."""
     pair = candidate.pair
-    layouts = {"prefill_layouts": (_layout(pair.prefill),), "decode_layouts": (_layout(pair.decode),)}
-    for found in search(replace(_at_traffic(request, pair, trial), **layouts)).pairs:
+    pinned = replace(
+        _at_traffic(request, pair, trial),
+        prefill_layouts=(_layout(pair.prefill),),
+        decode_layouts=(_layout(pair.decode),),
+    )
+    for found in search(pinned).pairs:
         if all(_is_cut_alike(a, b) for a, b in zip(_choices(found), _choices(pair), strict=True)):
             (plan,) = build_plans(_unlimited(request), [found])
             check_plan(_unlimited(request), plan)
