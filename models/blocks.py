@@ -28,6 +28,7 @@ class Block(BaseModel):
     mixer, ffn : None where the block has none
     cross : attention over what an encoder read, between the two
     n_norms : norm layers that read d_model; None for as many as its model has in a block
+    share : of the tokens of a pass that reach it, where those before it are pooled or dropped on the way
     n_other_params : that every token passes beside all of these: mixing of several residuals, per-layer embeddings, scales
     """
 
@@ -36,6 +37,7 @@ class Block(BaseModel):
     ffn: Annotated[DenseFfn | ExpertsFfn, Field(discriminator="kind")] | None = None
     cross: AttentionMixer | None = None
     n_norms: int | None = Field(default=None, ge=0)
+    share: float = Field(default=1.0, gt=0, le=1)
     n_other_params: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -114,6 +114,8 @@ class Model(BaseModel):
             raise SpecError(f"{self.name}: an rmsnorm has no shift; write norm_bias: false")
         if len(self.layers) != self.n_layers:
             raise SpecError(f"{self.name}: the stack has {len(self.layers)} blocks, n_layers={self.n_layers}")
+        if not self.bidirectional and any(block.share < 1 for block in self.every_block):
+            raise SpecError(f"{self.name}: a share of the tokens reaches a block of a bidirectional model alone")
         crossing = [name for name, block in self.kinds.items() if block.cross is not None]
         if crossing and self.encoder is None:
             raise SpecError(f"{self.name}: blocks {crossing} have cross attention, but there is no encoder to read")

@@ -158,10 +158,13 @@ def n_params_reading(model: Model) -> int:
     """Of `n_params_active`, those that a token of the input passes where it is read both ways, the embedding left out.
 
     The layers of an encoder, with what a decoder's cross-attention makes of each token; or all layers of a model that is
-    nothing but read; 0 of a decoder alone.
+    nothing but read, by the share of the tokens that reach them; 0 of a decoder alone.
     """
     if model.bidirectional:
-        return n_params_active(model) - embedding_params(model)
+        skipped = sum(
+            n * (1 - model.kinds[k].share) * block_params(model, model.kinds[k]) for k, n in model.n_layers_of.items()
+        )
+        return n_params_active(model) - embedding_params(model) - round(skipped)
     if model.encoder is None:
         return 0
     layers = [(model.encoder.blocks[kind], n) for kind, n in model.encoder.n_layers_of.items()]

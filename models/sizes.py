@@ -100,6 +100,7 @@ class Sizes:
         self._dims: list[dict[str, Array]] = [
             common
             | {"B": g.n_sequences, "L": g.new_tokens, "S": np.add(_held(block, g.past_tokens), g.new_tokens)}
+            | _reaching(block, g)
             | ({} if block is None or block.block.cross is None else {"T": _input_tokens(g)})
             for g in self.groups
         ]
@@ -163,6 +164,14 @@ def context_axes(block: BlockProgram) -> tuple[str, ...]:
 def _input_tokens(group: TokenGroup) -> Array:
     assert group.input_tokens is not None, "a model with an encoder needs the tokens it reads in every token group"
     return group.input_tokens
+
+
+def _reaching(block: BlockProgram | None, group: TokenGroup) -> dict[str, Array]:
+    """Tokens of a sequence in a block that some of them alone reach; nothing said where all do."""
+    if block is None or block.block.share == 1:
+        return {}
+    tokens = np.ceil(block.block.share * group.new_tokens)
+    return {"L": tokens, "S": tokens}
 
 
 def _n_learned_positions(model: Model, *, of_input: bool) -> int:

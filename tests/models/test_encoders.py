@@ -116,6 +116,19 @@ def test_a_window_is_met_on_both_sides(reach: Reach | None, met: float) -> None:
     assert work.kv_bytes == 2 * 2 * 64 * 16 * 4096.0
 
 
+@pytest.mark.parametrize("n", [512.0, 510.0])
+def test_blocks_behind_a_pooling_do_the_work_of_the_tokens_that_are_left(n: float) -> None:
+    """Dai et al. 2020, section 2.2: each block of layers halves the sequence; a decoder has all of it again."""
+    model = get_model("funnel-small")
+    program = lower(model, "ws-1d-allreduce", "heads")
+    sizes = Sizes(program, {}, [group(n, 0.0)])
+    found = {b.kind: sum(float(step_work(s, sizes.of(b), BF16).flop) for s in b.steps) for b in program.blocks}
+    lengths = {"whole": n, "half": -(-n // 2), "quarter": -(-n // 4)}
+    d, d_ff = model.d_model, 3072
+    assert found == {kind: 2 * k * (4 * d * d + 2 * d * d_ff) + 4 * k * k * d for kind, k in lengths.items()}
+    assert model.layers == ("whole",) * 4 + ("half",) * 4 + ("quarter",) * 4 + ("whole",) * 2
+
+
 def test_what_is_kept_of_the_input_grows_with_it_alone() -> None:
     program = lower(get_model("t5-11b"), "ws-1d-allreduce", "heads")
     own, cross = program.only.state
@@ -149,5 +162,8 @@ def test_stacks_that_do_not_hold_together_are_refused() -> None:
         Model.model_validate(t5 | {"encoder": None})
     with pytest.raises(ValidationError, match="cannot be bidirectional"):
         Model.model_validate(t5 | {"bidirectional": True})
+    some = {"one": {"ffn": {"kind": "dense", "d_ff": 8, "gated": False, "activation": "relu"}, "share": 0.5}}
+    with pytest.raises(ValidationError, match="bidirectional model alone"):
+        small_model(blocks=some, stack=[{"repeat": 3, "blocks": ["one"]}])
     with pytest.raises(ValidationError, match="its blocks differ"):
         Model.model_validate(t5 | {"encoder": t5["encoder"] | {"stack": [{"repeat": 6, "blocks": ["other"]}]}})
