@@ -57,6 +57,7 @@ class Best:
     decode_rows: list[Row]
     prefill: Index
     decode: Index
+    group: Index
     merit: Column
     second: Column
     latency_s: Column
@@ -120,7 +121,7 @@ def choose(
     whole = [group for group in groups.values() if group.prefill and group.decode]
     floors = [_floor(group, best, setup) for group in whole]
     for i in np.argsort([float(np.mean(np.minimum(floor, 1e30))) for floor in floors], kind="stable"):
-        _try_group(whole[i], floors[i], best, setup)
+        _try_group(whole[i], int(i), floors[i], best, setup)
     return best
 
 
@@ -133,6 +134,7 @@ def _nothing(n: int, prefill_rows: list[Row], decode_rows: list[Row]) -> Best:
         decode_rows=decode_rows,
         prefill=np.full(n, -1),
         decode=np.full(n, -1),
+        group=np.full(n, -1),
         merit=full(np.inf),
         second=full(np.inf),
         latency_s=full(np.nan),
@@ -189,8 +191,8 @@ def _floor(group: _Group, best: Best, setup: _Setup) -> Column:
 _Handoffs = dict[tuple[int, int], tuple[Column, Column]]
 
 
-def _try_group(group: _Group, floor: Column, best: Best, setup: _Setup) -> None:
-    """Try every pair of a group where it can still win."""
+def _try_group(group: _Group, number: int, floor: Column, best: Best, setup: _Setup) -> None:
+    """Try every pair of a group where it can still win; of equals the group that was found first is taken."""
     open_ = np.flatnonzero(floor <= best.merit)
     if not len(open_):
         return
@@ -207,7 +209,7 @@ def _try_group(group: _Group, floor: Column, best: Best, setup: _Setup) -> None:
             others = decodes.at(alive)
             can_win = p_merits[i][alive] + others.merit(setup) <= best.merit[open_[alive]]
             made = _pairs(one, others, can_win, best.prefill_rows[place], where[alive], setup, handoffs)
-            _keep(made, place, group.decode, open_[alive], best, setup)
+            _keep(made, (number, place), group.decode, open_[alive], best, setup)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,8 +249,8 @@ def _pairs(
     )
 
 
-def _keep(made: _Pairs, place: int, decodes: Sequence[int], at: Index, best: Best, setup: _Setup) -> None:
-    """Keep the pairs that beat the best so far; note how near the others came."""
+def _keep(made: _Pairs, found: tuple[int, int], decodes: Sequence[int], at: Index, best: Best, setup: _Setup) -> None:
+    """Keep the pairs of a prefill candidate, `found` as its group and place, that beat the best; note how near others came."""
     ok, bounds = made.exists, setup.bounds
     best.n_pairs[at] += ok.sum(axis=0)
     _note(best.least_bytes, at, made.peak_bytes, ok)
@@ -265,10 +267,15 @@ def _keep(made: _Pairs, place: int, decodes: Sequence[int], at: Index, best: Bes
     chosen = np.where(merit == least, np.where(keeps, merits[1], np.inf), np.inf).argmin(axis=0)
     columns = np.arange(len(at))
     second = merits[1][chosen, columns]
-    ties = (least == best.merit[at]) & (second == best.second[at]) & (place < best.prefill[at])
-    wins = (least < best.merit[at]) | ((least == best.merit[at]) & (second < best.second[at])) | ties
+    group, place = found
+    first = (group < best.group[at]) | ((group == best.group[at]) & (place < best.prefill[at]))
+    equal = least == best.merit[at]
+    wins = (
+        (least < best.merit[at]) | (equal & (second < best.second[at])) | (equal & (second == best.second[at]) & first)
+    )
     wins &= np.isfinite(least)
     to, row, column = at[wins], chosen[wins], columns[wins]
+    best.group[to] = group
     best.prefill[to], best.decode[to] = place, np.array(decodes)[row]
     best.merit[to], best.second[to] = least[wins], second[wins]
     for name in ("latency_s", "chip_s", "peak_bytes"):
