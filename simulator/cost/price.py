@@ -27,7 +27,7 @@ from ...models.program import (
     ShardedProgram,
     Step,
 )
-from ...models.sizes import Sizes
+from ...models.sizes import Sizes, ceil_div
 from ...models.stages import is_staged
 from ...models.types import Array
 from ...models.work import Formats, Work, step_work, tiled_weights
@@ -349,7 +349,9 @@ def price_pass(
         prices += _price_steps(program.handover, "handover", pp - 1.0, setup)
     if not prices:
         return []
-    n_sequences = sum((group.n_sequences for group in sizes.groups), start=0.0)
+    # each replica along the data axes has a host that schedules its own sequences
+    n_hosts = sizes.shards(program.layout.data_axes)
+    n_sequences = sum((ceil_div(group.n_sequences, n_hosts) for group in sizes.groups), start=0.0)
     n_kernels = sum((price.count for price in prices), start=0.0)
     host_s = host_time_s(
         engine.constants, pass_time_s(prices), n_sequences=n_sequences, n_kernels=0.0 if engine.on_host else n_kernels
