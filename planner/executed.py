@@ -5,10 +5,12 @@ from typing import Literal
 
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
+from ..models.description import Model
 from ..simulator.cost.engines import get_engine
 from ..validate.execute.arithmetic import NORM_EPS
 from ..validate.execute.checkpoint import Settings, read_settings
 from ..validate.execute.comm import MeshShape
+from ..validate.execute.executable import unexecuted
 from ..validate.execute.scale import scaled_model, shrunk_mesh
 from ..validate.execute.spec import PhaseSpec, RunSpec
 from .result import PhasePlan, Plan, PlanResult
@@ -78,6 +80,7 @@ def run_spec(
         theta=settings.theta or _THETA,
         norm_eps=settings.norm_eps or NORM_EPS,
         device=device,
+        routing="balanced" if "exchange" in (prefill.experts, decode.experts) else "router",
         kernels="triton" if kernels == "triton" or (kernels is None and device == "cuda") else "torch",
         seed=seed,
         n_timed=n_timed,
@@ -135,9 +138,7 @@ def _changes(result: PlanResult, rank: int, spec: RunSpec, mesh: MeshShape) -> t
         notes.append(f"mesh {_text(mesh)} of the plan shrunk to {_text(spec.mesh)}")
     original = get_model(result.model)
     if spec.model != original:
-        sizes = ("n_layers", "d_model", "d_ff", "d_head", "vocab_size")
-        shrunk = ", ".join(f"{name} {getattr(original, name)} to {getattr(spec.model, name)}" for name in sizes)
-        notes.append(f"model scaled: {shrunk}")
+        notes.append(f"model scaled: {_shrunk(original, spec.model)}")
     pairs = (
         *((f"{phase.phase} batch", phase.batch, _batch_run(spec, phase)) for phase in (plan.prefill, plan.decode)),
         ("input tokens", result.workload.input_tokens, spec.input_tokens),
@@ -159,7 +160,32 @@ def _changes(result: PlanResult, rank: int, spec: RunSpec, mesh: MeshShape) -> t
         for name, planned, run in formats
         if planned != run
     ]
+    if spec.routing == "balanced":
+        notes.append("tokens go to experts in turn, the even share that is priced, weighed by their router")
+    if spec.kernels == "triton" and (others := _without_kernels(spec.model)):
+        notes.append(f"torch runs what our kernels have not: {', '.join(others)}")
     return tuple(notes)
+
+
+def _shrunk(original: Model, model: Model) -> str:
+    """Sizes before and after, those of blocks by kind."""
+    pairs = [(name, original, model) for name in ("n_layers", "d_model", "d_ff", "d_head", "vocab_size")]
+    for kind, block in model.blocks.items():
+        parts = ((block.mixer, original.blocks[kind].mixer), (block.ffn, original.blocks[kind].ffn))
+        pairs += [
+            (name, before, after) for after, before in parts if after is not None for name in type(after).model_fields
+        ]
+    return ", ".join(dict.fromkeys(_changed(*pair) for pair in pairs if _changed(*pair)))
+
+
+def _changed(name: str, before: object, after: object) -> str:
+    old, new = getattr(before, name), getattr(after, name)
+    return f"{name} {old} to {new}" if isinstance(old, int) and old != new else ""
+
+
+def _without_kernels(model: Model) -> list[str]:
+    """What a model has that no kernel of ours computes."""
+    return list(dict.fromkeys(found for block in model.kinds.values() if (found := unexecuted(block))))
 
 
 def _batch_run(spec: RunSpec, phase: PhasePlan) -> int:
