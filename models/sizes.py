@@ -211,7 +211,7 @@ def _mixer_dims(model: Model, block: Block, head_shards: Array) -> dict[str, Arr
         return {
             "H": n_heads, "K": n_groups, "Q": float(shape.d_value), "D": float(shape.d_state),
             "I": float(shape.per_head), "J": float(shape.per_group),
-            "T": float(shape.widened or shape.squeezed), "W": float(shape.low_rank - shape.widened),
+            "T": float(shape.widened or getattr(mixer, "d_squeezed", 0)), "W": float(shape.low_rank - shape.widened),
             "X": float(shape.convolved_per_head * (shape.d_conv - 1)),
             "U": float(shape.convolved_per_group * (shape.d_conv - 1)), "O": float(shape.n_vector_params),
         }  # fmt: skip

@@ -3,6 +3,8 @@
 Dimension T counts the input that an encoder read, of which cross-attention keeps keys and values.
 """
 
+from dataclasses import replace
+
 from ...hardware_specs.errors import SpecError
 from ..builder import Builder
 from ..forms import Form
@@ -25,6 +27,8 @@ class AttentionPart:
             context.matrix(name, stored, used, copies=copies)
         stored, used = (forms.per_head(transposed(form), "H") for form in (layout.stored, layout.used))
         context.matrix("w_o", stored, used)
+        if mixer.head_gate:
+            context.matrix("w_head_gate", self._a_head(layout.stored), self._a_head(layout.used))
         self._cache = Tensor(name="cache", form=forms.cache, role="kv", copies=2)
         if mixer.own_kv and not context.both_ways:
             context.state.append(self._cache)
@@ -43,12 +47,10 @@ class AttentionPart:
             context.vector("norm of q", Form((("H", ()), ("Q", ()))))
             if self._mixer.own_kv:
                 context.vector("norm of k", Form((("K", ()), ("Q", ()))))
-        if self._mixer.head_gate:
-            context.vector("head gate", Form((("E", ()), ("H", ()))))
         if biases.qkv:
             context.vector("bias of q", Form((("H", ()), ("Q", ()))))
             if self._mixer.own_kv:
-                context.vector("bias of kv", Form((("K", ()), ("Q", ()))), 2)
+                context.vector("bias of kv", Form((("K", ()), ("Q", ()))), 1 if self._mixer.value_is_key else 2)
             if self._mixer.output_gate:
                 context.vector("bias of gate", Form((("H", ()), ("Q", ()))))
         if biases.attention_out:
@@ -59,7 +61,12 @@ class AttentionPart:
     @property
     def entering(self) -> tuple[tuple[str, str], ...]:
         """See `Part`."""
-        return tuple((name, name.removeprefix("w_")) for name, _, _ in self._projections())
+        gate = (("w_head_gate", "head gate"),) if self._mixer.head_gate else ()
+        return (*((name, name.removeprefix("w_")) for name, _, _ in self._projections()), *gate)
+
+    def _a_head(self, form: Form) -> Form:
+        """`form` with one number a head in the place of F."""
+        return renamed(self._at.forms.per_head(form, "H"), {"Q": ""})
 
     def mixed(self, x: Tensor) -> dict[str, Tensor]:
         """See `Part`."""
@@ -67,7 +74,10 @@ class AttentionPart:
 
     def goal(self, out: str) -> Form:
         """See `Part`."""
-        return self._at.forms.kv if out == "kv" else self._at.forms.per_head(self._at.forms.hidden, "H")
+        forms = self._at.forms
+        if out == "head gate":
+            return self._a_head(forms.hidden)
+        return forms.kv if out == "kv" else forms.per_head(forms.hidden, "H")
 
     def run(self, x: Tensor, made: dict[str, Tensor]) -> list[Leaving]:
         """See `Part`; parts of the context are merged by their log-sum-exp."""
@@ -87,6 +97,8 @@ class AttentionPart:
         (out,) = b.bring([(out, home)])
         if self._mixer.output_gate:
             b.pointwise("gate", "output gate", [out, made["gate"]], [out])
+        if self._mixer.head_gate:
+            b.pointwise("gate", "gate of heads", [out, made["head gate"]], [out])
         return [(out, "w_o")]
 
     def _norm_and_rotate(self, moved: list[Tensor]) -> None:
@@ -99,10 +111,12 @@ class AttentionPart:
                 sums = Tensor(name=f"{t.name} norm statistics", form=Form(token, cut), role="statistic")
                 goals.append((sums, Form(token)))
             b.bring(goals)
+        # one projection that is key and value leaves both behind it
+        kept = [replace(t, copies=2) if t.name == "kv" else t for t in moved]
         if (mixer.positions or self._at.model.positions) == "rope":
-            b.pointwise("rotate", "rotate", moved, moved)
+            b.pointwise("rotate", "rotate", moved, kept)
         elif mixer.qk_norm:
-            b.pointwise("norm", "norms of q and k", moved, moved)
+            b.pointwise("norm", "norms of q and k", moved, kept)
 
 
 class CrossPart:

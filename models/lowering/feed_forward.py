@@ -73,7 +73,8 @@ class ExpertsPart:
             context.vector(
                 "bias of experts in", Form((("G", up.axes_of("G")), ("F", up.axes_of("F")))), 2 if ffn.gated else 1
             )
-            context.vector("bias of experts out", Form((("G", up.axes_of("G")), ("E", ()))))
+            out = "P" if ffn.d_latent else "E"
+            context.vector("bias of experts out", Form((("G", up.axes_of("G")), (out, ()))))
         if ffn.d_ff_shared:
             wide = [renamed(form, {"F": "Z"}) for form in (layout.stored, layout.used)]
             context.matrix("shared in", wide[0], wide[1], copies=2 if ffn.gated else 1)

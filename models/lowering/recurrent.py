@@ -7,6 +7,7 @@ a group; O the mixer's vectors.
 
 from ..blocks import RecurrentMixer
 from ..forms import Form
+from ..mixers.delta import DeltaMixer
 from ..mixers.linear import LinearMixer
 from ..mixers.mamba import Mamba2Mixer, MambaMixer
 from ..program import Scan, Tensor
@@ -31,11 +32,11 @@ class RecurrentPart:
         for name, dim, letter in streams:
             stored, used = (renamed(forms.per_head(f, dim), {"Q": letter}) for f in (layout.stored, layout.used))
             context.matrix(name, stored, used)
-        if self._shape.squeezed:
+        for name in self._squeezed:
             stored, used = (Form((("E", f.axes_of("E")), ("T", ()))) for f in (layout.stored, layout.used))
-            context.matrix("w_squeeze", stored, used)
+            context.matrix(f"w_squeeze_{name}", stored, used)
             stored, used = (Form((("T", ()), *forms.per_head(f, "H").dims[1:])) for f in (layout.stored, layout.used))
-            context.matrix("w_widen", stored, used)
+            context.matrix(f"w_widen_{name}", stored, used)
         stored, used = (forms.per_head(transposed(f), "H") for f in (layout.stored, layout.used))
         context.matrix("w_o", stored, used)
         self._values, self._groups = forms.recurrent
@@ -46,6 +47,13 @@ class RecurrentPart:
                 context.matrix(name, low, low_used)
         self._keep()
         keep_vectors(context, self._shape.n_vector_params)
+
+    @property
+    def _squeezed(self) -> tuple[str, ...]:
+        """What is made through a narrow matrix: a decay a channel, and the gate unless it is projected at once."""
+        if not isinstance(self._mixer, DeltaMixer) or not self._mixer.d_squeezed:
+            return ()
+        return ("decay",) if self._mixer.wide_gate else ("decay", "gate")
 
     def _keep(self) -> None:
         """States in full precision, and of each convolution the tokens it still needs."""
@@ -66,7 +74,7 @@ class RecurrentPart:
     def entering(self) -> tuple[tuple[str, str], ...]:
         """See `Part`."""
         groups = (("w_groups", "groups"),) if self._shape.n_groups else ()
-        return (("w_heads", "heads"), *groups, *((("w_squeeze", "squeezed"),) if self._shape.squeezed else ()))
+        return (("w_heads", "heads"), *groups, *((f"w_squeeze_{name}", f"low {name}") for name in self._squeezed))
 
     def mixed(self, x: Tensor) -> dict[str, Tensor]:
         """See `Part`."""
@@ -74,7 +82,7 @@ class RecurrentPart:
 
     def goal(self, out: str) -> Form:
         """See `Part`."""
-        if out == "squeezed":
+        if out.startswith("low "):
             return Form((("B", self._at.forms.entry.axes_of("B")), ("L", ()), ("T", ())))
         dim, letter = ("H", "I") if out == "heads" else ("K", "J")
         return renamed(self._at.forms.per_head(self._at.forms.hidden, dim), {"Q": letter})
@@ -84,22 +92,31 @@ class RecurrentPart:
         b = self._at.builder
         home = renamed(made["heads"].form, {"I": "Q"})
         goals = [(made["heads"], renamed(self._values, {"Q": "I"}))]
-        if "squeezed" in made:
-            (w_widen,) = self._at.weights(("w_widen",), "widen")
-            goals += [(t, self._values) for t in b.matmul("widen", [(made["squeezed"], w_widen)], ("decay and gate",))]
         if "groups" in made:
             goals.append((made["groups"], renamed(self._groups, {"Q": "J"})))
-        streams = b.bring(goals)
+        wide = self._widened(made)
+        n_streams = len(goals)
+        brought = b.bring([*goals, *((tensor, self._values) for tensor in wide)])
+        streams, wide = brought[:n_streams], brought[n_streams:]
         if self._shape.d_conv > 1:
             b.pointwise("convolve", "convolve", streams, streams)
-        reads = [*streams, *(self._steps(streams[0]) if self._shape.low_rank else ())]
+        reads = [*streams, *(self._steps(streams[0]) if self._shape.low_rank else ()), *wide[:1]]
         out = Tensor(name="mixed", form=self._values)
         b.steps.append(Scan(name="scan", reads=tuple(reads), state=tuple(self._at.state), out=out))
         if not isinstance(self._mixer, LinearMixer):
             self._share_norm(out)
-            b.pointwise("gate", "scan gate", [out, streams[0]], [out])
+            b.pointwise("gate", "scan gate", [out, wide[1] if len(wide) > 1 else streams[0]], [out])
         (out,) = b.bring([(out, home)])
         return [(out, "w_o")]
+
+    def _widened(self, made: dict[str, Tensor]) -> list[Tensor]:
+        """A number a channel again of what was squeezed."""
+        names = self._squeezed
+        if not names:
+            return []
+        weights = self._at.weights(tuple(f"w_widen_{name}" for name in names), "widen")
+        pairs = [(made[f"low {name}"], weight) for name, weight in zip(names, weights, strict=True)]
+        return self._at.builder.matmul("widen", pairs, tuple(f"wide {name}" for name in names))
 
     def _share_norm(self, out: Tensor) -> None:
         """Where one norm is over the heads of several chips, their sums of squares are added up."""

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
+from ...hardware_specs.errors import SpecError
 from ..strict import STRICT
 from .recurrent import Recurrence, Vector
 
@@ -32,6 +33,14 @@ class DeltaMixer(BaseModel):
     d_conv: int = Field(default=4, gt=0)
     d_squeezed: int = Field(default=0, ge=0)
     wide_gate: bool = False
+
+    @model_validator(mode="after")
+    def _a_decay_a_channel(self) -> "DeltaMixer":
+        if self.d_squeezed and self.d_key != self.d_value:
+            raise SpecError(
+                f"a decay a channel is as wide as key and value, not d_key={self.d_key}, d_value={self.d_value}"
+            )
+        return self
 
     def recurrence(self, d_model: int) -> Recurrence:
         """Value, gate, write strength and decay a value head; query and key a key head; decay and its bias are vectors."""

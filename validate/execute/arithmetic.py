@@ -39,8 +39,10 @@ def norm(model: Model, x: torch.Tensor, known: torch.Tensor, weight: torch.Tenso
     if model.norm == "layernorm":
         mean = known[..., 1:] / model.d_model
         wide, variance = wide - mean, variance - mean.square()
-    scaled = wide * torch.rsqrt(variance + eps) * weight[0].float()
-    return (scaled + weight[1].float() if model.norm_bias else scaled).to(x.dtype)
+    scaled = wide * torch.rsqrt(variance + eps)
+    if model.norm_scale:
+        scaled = scaled * weight[0].float()
+    return (scaled + weight[-1].float() if model.norm_bias else scaled).to(x.dtype)
 
 
 def rms_norm(x: torch.Tensor, scale: torch.Tensor, eps: float, mean_square: torch.Tensor | None = None) -> torch.Tensor:

@@ -8,7 +8,6 @@ from ...models.description import Model
 from ...models.feed_forward import ExpertsFfn
 from ...models.mixers.attention import AttentionMixer
 from ...models.mixers.compressed import CompressedMixer
-from ...models.mixers.delta import DeltaMixer
 from ...models.mixers.latent import LatentMixer
 from ...models.mixers.mamba import Mamba2Mixer
 from ...models.params import full_window
@@ -34,16 +33,7 @@ def check_model(model: Model) -> None:
 
 def _unknown(block: Block) -> str:
     """A part of a block that nothing here computes; empty where there is none."""
-    mixer, ffn = block.mixer, block.ffn
-    if isinstance(mixer, CompressedMixer):
-        return "compressed attention"
-    if isinstance(mixer, AttentionMixer) and (mixer.head_gate or mixer.value_is_key):
-        return "a gate of heads, or a value that is the key,"
-    if isinstance(mixer, LatentMixer) and (mixer.output_gate or (mixer.top_k and mixer.indexer is None)):
-        return "an output gate of latent attention, or keys an earlier layer picks,"
-    if isinstance(mixer, DeltaMixer) and mixer.d_squeezed:
-        return "a squeezed decay"
-    return "a latent of experts" if isinstance(ffn, ExpertsFfn) and ffn.d_latent else ""
+    return "compressed attention" if isinstance(block.mixer, CompressedMixer) else ""
 
 
 def norm_rows(block: BlockProgram) -> dict[str, int]:
@@ -88,6 +78,7 @@ def check_block(spec: "RunSpec", phase: str, block: BlockProgram) -> None:
             f"{model.name} has {n_norms} norms in its {block.kind} blocks; their program runs {len(norm_rows(block))}"
         )
     _check_sources(spec, block)
+    _check_picks(spec, block)
     _check_window(spec, block)
     _check_gate_norm(spec, phase, block)
     _check_routing(spec, phase, block)
@@ -102,6 +93,21 @@ def _check_sources(spec: "RunSpec", block: BlockProgram) -> None:
                     f"layer {layer} of {spec.model.name} reads keys and values that no layer before it on stage {stage} "
                     f"keeps; execute with fewer pipeline stages"
                 )
+
+
+def _check_picks(spec: "RunSpec", block: BlockProgram) -> None:
+    """Keys that an earlier layer's indexer picks must have been picked on the same stage."""
+    mixer = block.block.mixer
+    if not isinstance(mixer, LatentMixer) or mixer.top_k is None or mixer.indexer is not None:
+        return
+    for stage in range(spec.mesh.pp):
+        mixers = [spec.model.kinds[spec.model.layers[layer]].mixer for layer in spec.layers_of(stage)]
+        indexers = [i for i, m in enumerate(mixers) if isinstance(m, LatentMixer) and m.indexer is not None]
+        if mixer in mixers and (not indexers or indexers[0] > mixers.index(mixer)):
+            raise SpecError(
+                f"stage {stage} of {spec.model.name} begins with layers that read what an indexer before it picks; execute "
+                f"with fewer pipeline stages"
+            )
 
 
 def _check_window(spec: "RunSpec", block: BlockProgram) -> None:

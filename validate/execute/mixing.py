@@ -28,7 +28,8 @@ def scan(
 
     Parameters
     ----------
-    reads : of heads and groups, or of heads, step sizes and what is selected, or (RWKV) keys and values
+    reads : of heads and groups (and a decay a channel), or of heads, step sizes and what is selected, or (RWKV) keys and
+        values
     states : the state, and for linear attention the sums of the keys
     """
     wide = [x.float() for x in reads]
@@ -73,13 +74,22 @@ def _mamba2(mixer: Mamba2Mixer, reads: list[torch.Tensor], state: torch.Tensor, 
 
 
 def _delta(mixer: DeltaMixer, reads: list[torch.Tensor], state: torch.Tensor, vector: Vectors) -> Scanned:
-    heads, groups = reads
-    v, _, strength, step = heads.split([mixer.d_value, mixer.d_value, 1, 1], -1)
+    """One decay a head from `reads` of heads and groups; where a third has one a channel, those."""
+    heads, groups, *others = reads
+    v, strength = heads[..., : mixer.d_value], heads[..., _strength_at(mixer)]
     q, k = groups.chunk(2, -1)
-    bias, decay = (vector(name)[0].float() for name in ("bias of step", "decay"))
-    log_decay = -decay.exp() * softplus(step[..., 0] + bias)
-    out, state = recurrences.delta(q, k, v, log_decay, strength[..., 0].sigmoid(), state)
+    decay = vector("decay")[0].float().exp()
+    if others:
+        log_decay = -decay[:, None] * softplus(others[0] + _by_head(vector("bias of step")))
+    else:
+        log_decay = (-decay * softplus(heads[..., -1] + vector("bias of step")[0].float()))[..., None]
+    out, state = recurrences.delta(q, k, v, log_decay, strength.sigmoid(), state)
     return out, [state]
+
+
+def _strength_at(mixer: DeltaMixer) -> int:
+    """Where the write strength stands in what a head takes: behind the value, and the gate where that is there."""
+    return mixer.d_value * (2 if mixer.wide_gate or not mixer.d_squeezed else 1)
 
 
 def gate(
@@ -103,7 +113,10 @@ def gate(
         grouped, scale = gated.unflatten(2, (n_groups, -1)), scale.unflatten(0, (n_groups, -1))
         return rms_norm(grouped.flatten(3), scale.flatten(1), eps).view(gated.shape)
     if isinstance(mixer, DeltaMixer):
-        return rms_norm(out, vector("norm of out"), eps) * silu(other.split([mixer.d_value, mixer.d_value, 2], -1)[1])
+        normed = rms_norm(out, vector("norm of out"), eps)
+        if mixer.d_squeezed:
+            return normed * (other[..., mixer.d_value : 2 * mixer.d_value] if mixer.wide_gate else other).sigmoid()
+        return normed * silu(other[..., mixer.d_value : 2 * mixer.d_value])
     return out * other.sigmoid()
 
 

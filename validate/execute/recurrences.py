@@ -93,7 +93,7 @@ def delta(
     ----------
     q, k : [B, L, K, D], brought to length 1 here
     v : [B, L, H, Q]
-    log_decay : [B, L, H]
+    log_decay : [B, L, H, D], or [B, L, H, 1] for a head
     strength : [B, L, H], between 0 and 1
     state : [B, H, D, Q]
 
@@ -103,7 +103,7 @@ def delta(
     """
     n_heads, width = v.shape[2], q.shape[-1]
     q, k = (_per_head(y / (y.square().sum(-1, keepdim=True) + 1e-6).sqrt(), n_heads) for y in (q, k))
-    decay = log_decay.exp()[..., None]
+    decay = log_decay.exp()
     made = []
     for t in range(v.shape[1]):
         state = state * decay[:, t, ..., None]

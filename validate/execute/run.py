@@ -13,6 +13,7 @@ import torch
 from ...hardware_specs.chip import Chip
 from ...hardware_specs.errors import SpecError
 from ...hardware_specs.units import format_seconds
+from ...models.feed_forward import ExpertsFfn
 from .formats import DTYPES, RoundedWeights
 from .priced import predicted_alone_s, predicted_memory_bytes, predicted_step_s, priced_bytes
 from .ranks import run_ranks, start_together
@@ -139,8 +140,8 @@ def _result(
             "kv_dtype": spec.kv or spec.dtype,
             "n_ranks": spec.mesh.n_ranks,
             "mesh": dict(spec.mesh.axes) | {"pp": spec.mesh.pp, "dp": spec.mesh.dp},
-            "prefill": f"{spec.prefill.layout}/{spec.prefill.attention}",
-            "decode": f"{spec.decode.layout}/{spec.decode.attention}",
+            "prefill": _layout(spec, "prefill"),
+            "decode": _layout(spec, "decode"),
             "batch": spec.batch,
             "input_tokens": spec.input_tokens,
             "output_tokens": spec.output_tokens,
@@ -155,6 +156,13 @@ def _result(
             "notes": tuple(notes),
         }
     )
+
+
+def _layout(spec: RunSpec, name: str) -> str:
+    """A phase's layout as a plan names it, experts too where there are any."""
+    phase = spec.phase(name)
+    has_experts = any(isinstance(block.ffn, ExpertsFfn) for block in spec.model.kinds.values())
+    return "/".join([phase.layout, phase.attention, *([phase.experts] if has_experts else [])])
 
 
 def compare(spec: RunSpec, reports: Sequence[RankReport]) -> tuple[float, bool]:

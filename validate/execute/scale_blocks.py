@@ -63,7 +63,7 @@ def _mixer(mixer: object, factor: int, n_chips: int) -> dict[str, object]:
         case Mamba2Mixer():
             return {"d_head": narrow(mixer.d_head, factor), "d_state": narrow(mixer.d_state, factor)}
         case DeltaMixer():
-            squeezed = {"d_squeezed": narrow(mixer.d_squeezed, factor)} if mixer.d_squeezed else {}
+            squeezed: dict[str, object] = {"d_squeezed": narrow(mixer.d_squeezed, factor)} if mixer.d_squeezed else {}
             return {"d_value": narrow(mixer.d_value, factor), "d_key": narrow(mixer.d_key, factor)} | squeezed
         case LinearMixer():
             return {"d_head": narrow(mixer.d_head, factor), "d_feature": narrow(mixer.d_feature, factor)}

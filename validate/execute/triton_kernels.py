@@ -83,7 +83,7 @@ class TritonKernels:
 
     def norm(self, model: Model, x: torch.Tensor, known: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
         """See `Kernels`."""
-        if self._norm_eps != NORM_EPS:
+        if self._norm_eps != NORM_EPS or not model.norm_scale:
             return self._torch.norm(model, x, known, weight)
         shifted = weight if model.norm_bias else weight[:1]
         out, _ = norm(x, shifted, kind=model.norm, known=known, n_whole=model.d_model)

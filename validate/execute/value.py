@@ -57,7 +57,8 @@ class Pass:
     past : tokens already in the cache
     dims_of : lengths and digits in each kind of block; at the ends under no name
     dims, block, state : of the block that runs now; no block at the ends
-    scores : [B, L, local slots] of an indexer's keys
+    scores, least : [B, L, local slots] of an indexer's keys, and [B, L, 1] the least that is read; of the last indexer, for
+        layers that have none of their own, too
     """
 
     tokens: torch.Tensor
@@ -70,6 +71,7 @@ class Pass:
     routing: Routing | None = None
     dispatched: Dispatched | None = None
     scores: torch.Tensor | None = None
+    least: torch.Tensor | None = None
 
     @property
     def dims(self) -> Dimensions:

@@ -82,7 +82,8 @@ def _summed(steps: Sequence[Step]) -> dict[str, tuple[str, ...]]:
                 found[w.name] = tuple(shared)
         elif isinstance(step, Experts):
             into, out = step.weights
-            found |= {into.name: ("E",), out.name: ("F",)}
+            width = tuple(dim for dim in into.form.letters if dim not in "GF")
+            found |= {into.name: width, out.name: ("F",)}
     return {name: dims for name, dims in found.items() if name != _ROUTER}
 
 

@@ -30,10 +30,13 @@ def experts(at: Reading, ffn: ExpertsFfn, x: torch.Tensor, w: Weights) -> torch.
     if at.n_chips is not None:
         turns = in_turn(torch.arange(len(x)), at.positions, ffn, at.n_chips)
     routing = route(x @ w["router"], w.get("bias of router"), ffn, turns=turns)
-    total = torch.zeros_like(x)
+    narrow = x @ w["into latent"] if ffn.d_latent else x
+    total = torch.zeros_like(narrow)
     for expert in range(ffn.n_experts):
         share = (routing.weights * (routing.experts == expert)).sum(-1, keepdim=True)
-        total = total + share * _mlp(ffn, x, w, expert)
+        total = total + share * _mlp(ffn, narrow, w, expert)
+    if ffn.d_latent:
+        total = total @ w["out of latent"]
     if ffn.d_ff_shared:
         shape = "cez" if ffn.gated else "ez"
         hidden = torch.einsum(f"ble,{shape}->{shape[0] if ffn.gated else ''}blz", x, w["shared in"])

@@ -10,8 +10,10 @@ from .reading import Reading, Weights
 Latents = dict[str, torch.Tensor]
 
 
-def latent(at: Reading, mixer: LatentMixer, x: torch.Tensor, w: Weights, cache: Latents) -> torch.Tensor:
-    """[B, L, E]; `cache` holds latents, rotated keys, and an indexer's keys.
+def latent(
+    at: Reading, mixer: LatentMixer, x: torch.Tensor, w: Weights, cache: Latents, picks: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """[B, L, E]; `cache` holds latents, rotated keys, and an indexer's keys; `picks` what the last indexer lets through.
 
     References
     ----------
@@ -28,9 +30,14 @@ def latent(at: Reading, mixer: LatentMixer, x: torch.Tensor, w: Weights, cache: 
     scores = scores + torch.einsum("blhj,bsj->bhls", q_rotated, cache["rotated keys"])
     scores = scores.float() * (mixer.d_nope + mixer.d_rope) ** -0.5
     seen = do.visible(None, at.positions, torch.arange(keys.shape[1]))
-    allowed = seen if mixer.indexer is None else seen & _picked(at, mixer, x, low, w, cache)[:, None]
+    if mixer.indexer is not None:
+        picks["now"] = _picked(at, mixer, x, low, w, cache)[:, None]
+    is_sparse = mixer.indexer is not None or mixer.top_k is not None
+    allowed = seen & picks["now"] if is_sparse else seen
     shares = scores.masked_fill(~allowed, -torch.inf).softmax(-1).to(x.dtype)
     mixed = torch.einsum("bhls,bshy->blhy", shares, values)
+    if mixer.output_gate:
+        mixed = mixed * torch.einsum("ble,ehy->blhy", x, w["w_gate"]).sigmoid()
     return torch.einsum("blhy,hye->ble", mixed, w["w_o"])
 
 

@@ -30,6 +30,7 @@ class Reference:
         self._layers = [{name: source(i, name) for name in plan.tensors[kind]} for i, kind in layers]
         self._ends = {name: source(ENDS, name) for name in plan.tensors[NO_BLOCK]}
         # keys and values in a list, latents by name, and of recurrent mixers all that entered
+        self._picks: Weights = {}
         self._memory: list[dict[str, Any]] = [{"kv": []} for _ in self._layers]
 
     def __call__(self, tokens: torch.Tensor, past: int) -> torch.Tensor:
@@ -57,7 +58,8 @@ class Reference:
             model=model, block=block, positions=positions, theta=spec.theta, eps=spec.norm_eps,
             kept=kept_as(spec.kv or spec.dtype), n_chips=spec.mesh.tp if spec.routing == "balanced" else None,
         )  # fmt: skip
-        norms = iter(w["norms"].view(model.n_norms(block), -1, model.d_model))
+        n_each = model.norm_scale + model.norm_bias
+        norms = iter(w["norms"].view(model.n_norms(block), n_each, model.d_model))
         if model.block == "parallel" and block.mixer is not None and block.ffn is not None:
             entered = self._norm(x, next(norms))
             made = self._mixer(i, at, entered, w) + self._ffn(i, at, entered, w)
@@ -69,7 +71,7 @@ class Reference:
         return x
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        rows = weight.view(-1, self.model.d_model)
+        rows = weight.view(self.model.norm_scale + self.model.norm_bias, self.model.d_model)
         return do.norm(self.model, x, do.statistics(self.model, x), rows, self.spec.norm_eps)
 
     def _mixer(self, i: int, at: Reading, x: torch.Tensor, w: Weights) -> torch.Tensor:
@@ -79,7 +81,7 @@ class Reference:
             assert source is not None
             return attention(at, mixer, x, w, self._memory[source]["kv"])
         if isinstance(mixer, LatentMixer):
-            return latent(at, mixer, x, w, memory)
+            return latent(at, mixer, x, w, memory, self._picks)
         assert isinstance(mixer, RECURRENT)
         memory["entered"] = at.seen(memory.get("entered"), x)
         return recurrent(at, mixer, memory["entered"], w)[:, -x.shape[1] :]

@@ -38,10 +38,20 @@ def _grouped(
         reads = [_convolved(y, n, suffix, vectors) for y, (suffix, n) in zip(reads, widths, strict=False)]
     state = _empty(shape, len(x))
     states = [state, state[..., 0]] if isinstance(mixer, LinearMixer) else [state]
+    gate = reads[0]
+    if "w_widen_decay" in w:
+        reads.append(_through(x, w["w_squeeze_decay"], w["w_widen_decay"]))
+    if "w_widen_gate" in w:
+        gate = _through(x, w["w_squeeze_gate"], w["w_widen_gate"])
     out, _ = mixing.scan(mixer, reads, states, vectors.__getitem__)
     if isinstance(mixer, LinearMixer):
         return out.to(x.dtype)
-    return mixing.gate(mixer, out.to(x.dtype), reads[0], vectors.__getitem__, at.eps)
+    return mixing.gate(mixer, out.to(x.dtype), gate, vectors.__getitem__, at.eps)
+
+
+def _through(x: torch.Tensor, narrow: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
+    """A number a channel through a few numbers a token."""
+    return torch.einsum("bse,et,thq->bshq", x, narrow, wide)
 
 
 def _projected(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

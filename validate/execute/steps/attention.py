@@ -19,7 +19,9 @@ def append(at: Local, step: Append, now: Pass) -> None:
         cache = now.state[tensor.name]
         assert isinstance(cache, Cache)
         slots, positions = slots_between(now.dims, tensor.form, at.wires.place, now.past, now.stop)
-        value = at.get(new, now) if new.copies > 1 else at.get(new, now)[None]
+        value = at.get(new, now)
+        if value.dim() == len(new.form.dims):
+            value = value.expand(new.copies, *value.shape)
         device = now.tokens.device
         if len(slots) < value.shape[2]:
             value = value.index_select(2, (positions - now.past).to(device))
@@ -65,27 +67,42 @@ def merge(at: Local, step: Pointwise, now: Pass) -> None:
 
 
 def rotate(at: Local, step: Pointwise, now: Pass) -> None:
-    """Rotary embedding of queries and keys, which are normed before where their block says so; values beside them stay."""
-    heads = [at.get(tensor, now) for tensor in step.reads]
-    if isinstance(now.running.block.mixer, AttentionMixer):
-        heads = norm_queries_and_keys(at, step, heads, now)
-    keys = [x[0] if tensor.copies > 1 else x for x, tensor in zip(heads, step.reads, strict=True)]
-    turned = at.kernels.rotate(keys, now.positions, at.theta)
-    for tensor, old, new in zip(step.writes, heads, turned, strict=True):
-        at.put(tensor, torch.stack((new, *old[1:])) if tensor.copies > 1 else new, now)
+    """Rotary embedding of queries and keys, which are normed before where their block says so."""
+    heads = _normed(at, step, now)
+    turned = at.kernels.rotate(heads, now.positions, at.theta)
+    _put_beside_values(at, step, turned, now)
 
 
-def norm_queries_and_keys(at: Local, step: Pointwise, heads: list[torch.Tensor], now: Pass) -> list[torch.Tensor]:
-    """Queries and keys normed, each head by itself or all heads together; values beside the keys stay."""
+def norm_without_rotation(at: Local, step: Pointwise, now: Pass) -> None:
+    """Queries and keys that carry no positions, normed."""
+    _put_beside_values(at, step, _normed(at, step, now), now)
+
+
+def _normed(at: Local, step: Pointwise, now: Pass) -> list[torch.Tensor]:
+    """Queries and keys, each head normed by itself or all heads together, or as they are."""
     mixer = now.running.block.mixer
-    if not isinstance(mixer, AttentionMixer) or not mixer.qk_norm:
+    assert isinstance(mixer, AttentionMixer)
+    heads = [_keys(at, tensor, now) for tensor in step.reads]
+    if not mixer.qk_norm:
         return heads
-    normed = []
-    for i, (x, tensor) in enumerate(zip(heads, step.reads, strict=True)):
-        rows = x[0] if tensor.copies > 1 else x
-        rows = _normed_heads(at, rows, tensor, i, now)
-        normed.append(torch.stack((rows, *x[1:])) if tensor.copies > 1 else rows)
-    return normed
+    pairs = zip(heads, step.reads, strict=True)
+    return [_normed_heads(at, x, tensor, i, now) for i, (x, tensor) in enumerate(pairs)]
+
+
+def _keys(at: Local, tensor: Tensor, now: Pass) -> torch.Tensor:
+    """[B, L, heads, d_head] of queries or of keys, without the values beside these."""
+    x = at.get(tensor, now)
+    return x[0] if tensor.copies > 1 else x
+
+
+def _put_beside_values(at: Local, step: Pointwise, made: list[torch.Tensor], now: Pass) -> None:
+    """Leave queries and keys, these with their values: what lay beside them, or what they were made of."""
+    for read, tensor, new in zip(step.reads, step.writes, made, strict=True):
+        if tensor.copies == 1:
+            at.put(tensor, new, now)
+            continue
+        old = at.get(read, now)
+        at.put(tensor, torch.stack((new, old[1] if read.copies > 1 else old)), now)
 
 
 def _normed_heads(at: Local, x: torch.Tensor, tensor: Tensor, which: int, now: Pass) -> torch.Tensor:
@@ -104,16 +121,7 @@ def _normed_heads(at: Local, x: torch.Tensor, tensor: Tensor, which: int, now: P
 
 def square_sums(at: Local, tensor: Tensor, now: Pass) -> torch.Tensor:
     """[B, L] sums of squares over the heads of queries or keys that this chip counts; heads on several chips once."""
-    x = at.get(tensor, now)
-    rows = x[0] if tensor.copies > 1 else x
-    dim = tensor.form.letters[2]
+    rows, dim = _keys(at, tensor, now), tensor.form.letters[2]
     axes = tensor.form.axes_of(dim)
     n_seen = len(indices(now.dims, tensor.form, dim, at.wires.place)) * at.wires.mesh.size(axes)
     return rows.float().square().sum((-2, -1)) * (now.dims.lengths[dim] / n_seen)
-
-
-def norm_without_rotation(at: Local, step: Pointwise, now: Pass) -> None:
-    """Queries and keys that carry no positions, normed."""
-    heads = [at.get(tensor, now) for tensor in step.reads]
-    for tensor, value in zip(step.writes, norm_queries_and_keys(at, step, heads, now), strict=True):
-        at.put(tensor, value, now)

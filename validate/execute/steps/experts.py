@@ -4,7 +4,7 @@ import torch
 
 from ....models.feed_forward import ExpertsFfn
 from ....models.forms import Form
-from ....models.program import Exchange, Experts, Pointwise, Tensor
+from ....models.program import Exchange, Experts, Matmul, Pointwise, Tensor
 from .. import arithmetic as do
 from ..local import Local
 from ..routing import in_turn
@@ -54,7 +54,8 @@ class _Mlp:
         self._bias_in = self._bias_out = None
         if step.ffn.expert_bias:
             self._bias_in = at.part_of("bias of experts in", Form((("G", form.axes_of("G")), ("F", wide))), now)
-            bias = at.part_of("bias of experts out", Form((("G", form.axes_of("G")), ("E", ()))), now)
+            width = step.weights[1].form.letters[-1]
+            bias = at.part_of("bias of experts out", Form((("G", form.axes_of("G")), (width, ()))), now)
             self._bias_out = bias if at.is_first(wide) else None
 
     def tokens(self, x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -149,6 +150,6 @@ def _combine(at: Local, step: Exchange, now: Pass) -> None:
 def gate_shared(at: Local, out: Tensor, now: Pass) -> torch.Tensor:
     """What the shared experts have activated, scaled by a number of each token."""
     axes = dict(out.form.dims)
-    entered = next(step.x for step in now.running.steps if isinstance(step, Experts))
+    entered = next(step.x[0] for step in now.running.steps if isinstance(step, Matmul) and step.name == "router")
     x = entered.at(Form(tuple((dim, axes.get(dim, ())) for dim in entered.form.letters)))
     return at.get(out, now) * (at.get(x, now) @ now.held["shared gate"].data).sigmoid()[..., None]

@@ -70,8 +70,8 @@ def attend(at: Local, step: LatentAttention, now: Pass) -> None:
     form = step.cache[0].form
     slots, positions = slots_between(now.dims, form, at.wires.place, 0, now.stop)
     allowed = do.visible(None, now.positions, positions.to(now.tokens.device))
-    if step.reach is not None and now.scores is not None:
-        allowed = allowed & (now.scores >= _least(now, step.reach.size))
+    if step.reach is not None:
+        allowed = allowed & _picked(now, step.reach.size, is_own=mixer.indexer is not None)
     latents, rotated_keys = (_cached(at, tensor.name, len(slots), now) for tensor in step.cache)
     q = (at.get(step.q[0], now), at.get(step.q[1], now))
     scale = (mixer.d_nope + mixer.d_rope) ** -0.5
@@ -80,10 +80,12 @@ def attend(at: Local, step: LatentAttention, now: Pass) -> None:
     keep_statistics(step.out, step.cache[0], lse, now)
 
 
-def _least(now: Pass, n: int) -> torch.Tensor:
-    """[B, L, 1] the least score that is picked, of this chip's keys or of all chips'."""
+def _picked(now: Pass, n: int, *, is_own: bool) -> torch.Tensor:
+    """[B, L, local slots] the keys an indexer picks: this layer's, or the last one's before it."""
     assert now.scores is not None
-    found = now.held.pop("index candidates", None)
-    if found is None:
-        return do.least_of_best(now.scores, n)
-    return do.least_of_best(found.data.movedim(0, -1).flatten(-2), n)
+    if is_own:
+        found = now.held.pop("index candidates", None)
+        best = now.scores if found is None else found.data.movedim(0, -1).flatten(-2)
+        now.least = do.least_of_best(best, n)
+    assert now.least is not None
+    return now.scores >= now.least

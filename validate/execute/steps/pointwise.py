@@ -49,12 +49,12 @@ def _norm(at: Local, step: Pointwise, now: Pass) -> None:
 
 
 def _norm_weight(at: Local, name: str, now: Pass) -> torch.Tensor:
-    """Scale, and shift if there is one, of a norm: [1 or 2, E]."""
-    width = at.model.d_model
+    """Scale and shift of a norm, where it has them: [0 to 2, E]."""
+    width, n_each = at.model.d_model, at.model.norm_scale + at.model.norm_bias
     if now.block is None:
-        return now.held[name].data.view(-1, width)
+        return now.held[name].data.view(n_each, width)
     rows = norm_rows(now.block)
-    return now.held["norms"].data.view(len(rows), -1, width)[rows[name]]
+    return now.held["norms"].data.view(len(rows), n_each, width)[rows[name]]
 
 
 def _activate(at: Local, step: Pointwise, now: Pass) -> None:
@@ -79,7 +79,8 @@ def _add(at: Local, step: Pointwise, now: Pass) -> None:
 def _gate(at: Local, step: Pointwise, now: Pass) -> None:
     """One tensor scaled by the sigmoid of another."""
     x, other = (at.get(tensor, now) for tensor in step.reads)
-    at.put(step.writes[0], x * other.sigmoid(), now)
+    share = other.sigmoid()
+    at.put(step.writes[0], x * (share if share.dim() == x.dim() else share[..., None]), now)
 
 
 def _rotate(at: Local, step: Pointwise, now: Pass) -> None:
