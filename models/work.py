@@ -238,11 +238,12 @@ def _sides(weight: Tensor, step: Matmul, sizes: Sizes) -> tuple[Array, Array]:
 def matmul_shapes(step: Matmul, sizes: Sizes) -> list[tuple[Array, Array]]:
     """(k, n) of the kernels that make a matmul: weights that meet the same x lie side by side, as engines fuse them."""
     merged: dict[tuple[str, ...], tuple[Array, Array]] = {}
-    for weight in step.weights:
-        shared = tuple(dim for dim, _ in weight.form.dims if any(dim in x.form.letters for x in step.x))
+    for i, weight in enumerate(step.weights):
+        x = step.x[i] if len(step.x) > 1 else step.x[0]
+        met = (x.name, *(dim for dim, _ in weight.form.dims if dim in x.form.letters))
         inner, outer = _sides(weight, step, sizes)
-        columns = merged[shared][1] if shared in merged else 0.0
-        merged[shared] = inner, columns + weight.copies * outer
+        columns = merged[met][1] if met in merged else 0.0
+        merged[met] = inner, columns + weight.copies * outer
     return list(merged.values())
 
 

@@ -169,7 +169,9 @@ def _changes(result: PlanResult, rank: int, spec: RunSpec, mesh: MeshShape) -> t
 
 def _shrunk(original: Model, model: Model) -> str:
     """Sizes before and after, those of blocks by kind."""
-    pairs: list[tuple[str, object, object]] = [(name, original, model) for name in ("n_layers", "d_model", "d_ff", "d_head", "vocab_size")]
+    pairs: list[tuple[str, object, object]] = [
+        (name, original, model) for name in ("n_layers", "d_model", "d_ff", "d_head", "vocab_size")
+    ]
     for kind, block in model.blocks.items():
         parts = ((block.mixer, original.blocks[kind].mixer), (block.ffn, original.blocks[kind].ffn))
         pairs += [
