@@ -15,6 +15,7 @@ from ...models.layouts import layout_text
 from ...simulator.cost.calibrated import Calibration, calibration_of
 from ...simulator.cost.money import spent_usd, usd_per_mtok
 from ...simulator.cost.phases import model_flop_utilization
+from ...simulator.types import PhaseName
 from ..request import PlanRequest
 from .answers import Table
 from .blocks import Variants
@@ -153,15 +154,17 @@ def _cost(chosen: Chosen, prefill: _Phase, decode: _Phase) -> dict[str, Any]:
     setting = decode.rows[0].priced.variants.laid.setting
     peak = chosen.slice.chip.peak_flop_per_s(setting.formats.matmul) * n_chips * points.flop
 
-    def mfu(phase: _Phase, tokens: Column) -> Any:
-        return model_flop_utilization(setting.model, phase.columns["batch"] * tokens, peak * phase.columns["pass_s"])
+    def mfu(phase: _Phase, name: PhaseName, tokens: Column) -> Any:
+        # a model that generates nothing has a decode of no step
+        capacity = np.where(phase.columns["pass_s"] > 0, peak * phase.columns["pass_s"], np.inf)
+        return model_flop_utilization(setting.model, phase.columns["batch"] * tokens, capacity, name)
 
     def chip_s_per_token(phase: _Phase, tokens: Column) -> Any:
-        return n_chips * phase.columns["latency_s"] / (phase.columns["batch"] * tokens)
+        return n_chips * phase.columns["latency_s"] / (phase.columns["batch"] * _some(tokens))
 
     return {
-        "prefill_mfu": mfu(prefill, points.input_tokens),
-        "decode_mfu": mfu(decode, np.ones(len(chip_s))),
+        "prefill_mfu": mfu(prefill, "prefill", points.input_tokens),
+        "decode_mfu": mfu(decode, "decode", np.ones(len(chip_s))),
         "chip_s_per_request": chip_s,
         "prefill_chip_s_per_token": chip_s_per_token(prefill, points.input_tokens),
         "decode_chip_s_per_token": chip_s_per_token(decode, points.output_tokens),
@@ -169,8 +172,13 @@ def _cost(chosen: Chosen, prefill: _Phase, decode: _Phase) -> dict[str, Any]:
         "output_tokens_per_s": capacity_per_s * points.output_tokens,
         "utilization": asked_per_s / capacity_per_s,
         "usd_per_h": dollars,
-        "usd_per_mtok_output": usd_per_mtok(spent_usd(dollars, 1.0), served_per_s * points.output_tokens),
+        "usd_per_mtok_output": usd_per_mtok(spent_usd(dollars, 1.0), served_per_s * _some(points.output_tokens)),
     }
+
+
+def _some(tokens: Column) -> Column:
+    """Tokens to lay a cost on; NaN where there are none."""
+    return np.where(tokens > 0, tokens, np.nan)
 
 
 def _first_of_each(asked: Sequence[Question]) -> list[Question]:

@@ -106,7 +106,9 @@ def plan_row(plan: Plan, capacity_per_s: float, rate_per_s: float | None) -> dic
         "utilization": None if rate_per_s is None else used,
         "usd_per_h": usd_per_h,
         "usd_per_mtok_output": (
-            None if usd_per_h is None else float(usd_per_mtok(spent_usd(usd_per_h, 1.0), served_tokens_per_s))
+            None
+            if usd_per_h is None or not served_tokens_per_s
+            else float(usd_per_mtok(spent_usd(usd_per_h, 1.0), served_tokens_per_s))
         ),
         "hbm_bytes_per_chip": plan.hbm_bytes_per_chip,
         "hbm_limit_bytes": d.memory.limit,

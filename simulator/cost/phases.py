@@ -74,7 +74,8 @@ def token_group(setting: PhaseSetting, n_sequences: Array, works: Workloads | No
     """
     work, read = written(setting, works), input_tokens(setting, works)
     if setting.phase == "prefill":
-        new = 1.0 * work.input_tokens
+        # one number where all candidates have the same: kernels of one query are told from those of many by it
+        new = 1.0 * work.input_tokens if read is None else float(_START_TOKENS)
         return TokenGroup(n_sequences=n_sequences, new_tokens=new, past_tokens=0.0, input_tokens=read)
     return TokenGroup(n_sequences=n_sequences, new_tokens=1.0, past_tokens=work.mean_decode_past, input_tokens=read)
 
@@ -85,13 +86,18 @@ def prompts(setting: PhaseSetting, n_sequences: Array, works: Workloads | None =
     return TokenGroup(n_sequences=n_sequences, new_tokens=0.0, past_tokens=past, input_tokens=read)
 
 
+# What a decoder behind an encoder begins with.
+_START_TOKENS = 1
+
+
 def written(setting: PhaseSetting, works: Workloads | None = None) -> Workload | Workloads:
     """Requests as the stack that writes has them: behind an encoder they begin at one start token."""
     if setting.model.encoder is None:
         return works or setting.workload
     if works is None:
-        return Workload(input_tokens=1, output_tokens=setting.workload.output_tokens)
-    return Workloads(input_tokens=np.ones_like(works.output_tokens), output_tokens=works.output_tokens)
+        return Workload(input_tokens=_START_TOKENS, output_tokens=setting.workload.output_tokens)
+    start = np.full_like(works.output_tokens, _START_TOKENS)
+    return Workloads(input_tokens=start, output_tokens=works.output_tokens)
 
 
 def input_tokens(setting: PhaseSetting, works: Workloads | None = None) -> Array | None:

@@ -1,5 +1,6 @@
 """Plans of models with an encoder, and of models that are read both ways."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from shardwise.models.params import n_params
 from shardwise.planner.api import estimate, plan
 from shardwise.planner.deploy import ServingOptions, deploy
 from shardwise.planner.explain import explain_plan
+from shardwise.planner.whatif.ask import what_if
 
 READING = [m.name for m in load_models().values() if m.bidirectional]
 
@@ -68,6 +70,14 @@ def test_every_model_read_both_ways_is_planned_without_a_decode(name: str) -> No
     assert (best.decode.latency_s, best.decode.memory.kv_cache, best.prefill.memory.kv_cache) == (0.0, 0.0, 0.0)
     assert best.request_latency_s == best.prefill.latency_s > 0
     assert explain_plan(result).headline.endswith("nothing is generated.")
+
+
+def test_a_what_if_of_a_model_read_both_ways_finds_what_its_plans_do() -> None:
+    asked = what_if("bert-large", "h100-sxm:2", vary=["input=128,512", "batch=1,8"], output_tokens=0)
+    for row, (n, batch) in zip(asked.rows(), product((128, 512), (1, 8)), strict=True):
+        best = plan("bert-large", "h100-sxm:2", input_tokens=n, output_tokens=0, batch=batch).best
+        assert row["ttft_s"] == pytest.approx(best.prefill.step_s, rel=1e-9)
+        assert row["prefill_mfu"] == pytest.approx(best.prefill.mfu, rel=1e-9)
 
 
 def test_a_pool_of_its_own_is_no_plan_for_a_decode_that_is_none() -> None:

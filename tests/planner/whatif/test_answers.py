@@ -102,6 +102,13 @@ def assert_like_the_planner(asked: WhatIf, n: int = 4, seed: int = 0) -> None:
             {"input_tokens": 500, "output_tokens": 20},
             id="borrowed constants",
         ),
+        pytest.param(
+            "t5-11b",
+            "h100-sxm:8",
+            ["input=128,500,1024", "output=1,8,64", "batch=1,8"],
+            {"tp": 8},
+            id="an encoder",
+        ),
     ],
 )
 def test_every_point_is_what_the_planner_finds_alone(
