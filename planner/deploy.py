@@ -10,8 +10,8 @@ from ..hardware_specs.errors import SpecError
 from ..hardware_specs.units import parse_quantity
 from ..models.catalogue import get_model
 from ..models.description import Model
+from ..models.formats import Formats
 from ..models.params import kv_bytes_per_token
-from ..models.work import Formats
 from ..simulator.cost.calibrated import calibration_of
 from ..simulator.cost.capacity import cache_pages, fixed_bytes, work_bytes
 from ..simulator.cost.machine import make_machine

@@ -10,9 +10,9 @@ from ..hardware_specs.errors import SpecError
 from ..hardware_specs.prices import Payment, chip_price, parse_payment
 from ..models.catalogue import get_model, reference_of
 from ..models.description import Model
+from ..models.formats import Formats, default_formats
 from ..models.layouts import parse_layout
 from ..models.paths import path_of
-from ..models.work import Formats, default_formats
 from ..simulator.cost.calibrated import Calibration, calibration_of, default_engine
 from ..simulator.cost.engines import engine_running, get_engine
 from ..simulator.cost.memory import DEFAULT_MEMORY_SHARE

@@ -12,11 +12,11 @@ from ..hardware_specs.cluster import Mesh, Slice, meshes, splits
 from ..models.blocks import RECURRENT, Block
 from ..models.description import Model
 from ..models.feed_forward import DenseFfn, ExpertsFfn
+from ..models.formats import Formats
 from ..models.forms import AXES
 from ..models.layouts import EXPERT_SHARDINGS, LAYOUTS, AttentionSharding, ExpertSharding, Layout, parse_layout
 from ..models.mixers.attention import AttentionMixer
 from ..models.mixers.latent import LatentMixer
-from ..models.work import Formats
 from ..simulator.cost.engines import get_engine
 from ..simulator.cost.phases import PhaseSetting, engine_microbatches
 from ..simulator.cost.price import Engine

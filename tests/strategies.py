@@ -9,10 +9,10 @@ from shardwise.hardware_specs.cluster import Mesh, meshes, parse_pool
 from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.models.blocks import Block
 from shardwise.models.description import PLAIN, Model
+from shardwise.models.formats import Formats
 from shardwise.models.forms import AXES, Form
 from shardwise.models.layouts import ATTENTION_SHARDINGS, LAYOUTS
 from shardwise.models.sizes import TokenGroup
-from shardwise.models.work import Formats
 from shardwise.simulator.cost.machine import Machine, make_machine
 
 # The first example of a test pays for imports and caches; a wall-clock limit on it would fail on a slow machine alone.

@@ -5,7 +5,7 @@ import hashlib
 from ..hardware_specs.cluster import parse_pool
 from ..hardware_specs.dtypes import parse_dtype
 from ..models.catalogue import get_model
-from ..models.work import Formats
+from ..models.formats import Formats
 from ..simulator.cost.fit import FitCase, FitPart
 from ..simulator.cost.phases import PhaseSetting
 from ..simulator.types import PhaseName, Workload

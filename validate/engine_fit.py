@@ -16,8 +16,8 @@ from ..hardware_specs.chip import Chip, capped_chip
 from ..hardware_specs.cluster import meshes, parse_pool
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
+from ..models.formats import default_formats
 from ..models.sizes import ceil_div
-from ..models.work import default_formats
 from ..simulator.cost.calibrated import Fit, Residual, chip_engine, kernels_of
 from ..simulator.cost.constants import Constants
 from ..simulator.cost.engines import default_kv, get_engine, spreads_prompts

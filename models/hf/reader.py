@@ -9,9 +9,9 @@ from typing import Any
 from ...hardware_specs.dtypes import parse_dtype
 from ...hardware_specs.errors import SpecError
 from ..description import Model
+from ..formats import default_formats
 from ..params import idle_params, index_elements_per_token, kv_bytes_per_token, n_params, state_bytes_per_sequence
 from ..weights import weight_bytes
-from ..work import default_formats
 from .checks import check_index, check_name
 from .config import Config, Reading
 from .defaults import defaults_of

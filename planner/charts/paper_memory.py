@@ -6,10 +6,10 @@ from ...hardware_specs.catalogue import get_chip
 from ...hardware_specs.cluster import meshes, parse_pool
 from ...hardware_specs.errors import SpecError
 from ...models.description import Model
+from ...models.formats import default_formats
 from ...models.layouts import ATTENTION_SHARDINGS, LAYOUTS
 from ...models.lower import lower
 from ...models.sizes import Sizes, TokenGroup, batch_axes
-from ...models.work import default_formats
 from ...simulator.cost.calibrated import default_engine
 from ...simulator.cost.engines import get_engine
 from ...simulator.cost.memory import kv_cache_bytes

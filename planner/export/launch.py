@@ -12,7 +12,7 @@ from ...hardware_specs.documents import read_yaml
 from ...hardware_specs.errors import SpecError
 from ...models.catalogue import get_model
 from ...models.description import Model
-from ...models.work import default_formats
+from ...models.formats import default_formats
 from ...simulator.engine.deployment import Role
 from ..deploy import ReplicaLimits, ServingOptions, replica_limits
 from ..result import PhasePlan, Plan, PlanResult, UnderLoad, WorkloadShape

@@ -8,10 +8,13 @@ from math import prod
 import numpy as np
 
 from ...hardware_specs.dtypes import DTYPES, DType
+from ...models.formats import Formats
+from ...models.mixer_work import attention_shapes, expert_shape
 from ...models.program import Attention, Collective, Experts, Matmul
+from ...models.quantities import Work
 from ...models.sizes import Sizes
 from ...models.types import Array
-from ...models.work import Formats, Work, attention_shapes, expert_shape, matmul_shapes, product_shapes
+from ...models.work import matmul_shapes, product_shapes
 from .kernel_forms import Op, Widths, passes_of
 from .kernel_times import KernelFamily, KernelTimes, TimedKernel, computing_format, variants_of
 from .machine import Machine

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...models.formats import Formats
 from ...models.program import Collective, EncoderProgram, ShardedProgram, Tensor
+from ...models.quantities import tensor_bytes
 from ...models.sizes import Sizes, TokenGroup, ceil_div
 from ...models.stages import by_stages, is_staged, stage_kinds
 from ...models.types import Array
-from ...models.work import Formats, tensor_bytes
 
 # A GPU shares its memory with the driver, the communication library and fragmentation. vLLM 0.33 plans with this share
 # of the device by default (--gpu-memory-utilization).

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...hardware_specs.errors import SpecError
 from ...models.description import Model
+from ...models.formats import Formats
 from ...models.forms import AXES
 from ...models.layouts import AttentionSharding, ExpertSharding
 from ...models.lower import lower
@@ -19,7 +20,6 @@ from ...models.program import BLOCK, ENCODER, ShardedProgram
 from ...models.sizes import Sizes, TokenGroup, batch_prefix, ceil_div
 from ...models.stages import by_stages, is_staged, stage_kinds
 from ...models.types import Array
-from ...models.work import Formats
 from ..types import PhaseName, Workload, Workloads
 from .machine import Machine, take
 from .memory import MEMORY_PARTS, MemoryBytes, memory_bytes

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ...hardware_specs.dtypes import DType
+from ...models.formats import Formats
 from ...models.program import (
     BLOCK,
     Append,
@@ -27,10 +28,11 @@ from ...models.program import (
     ShardedProgram,
     Step,
 )
+from ...models.quantities import Work
 from ...models.sizes import Sizes, ceil_div
 from ...models.stages import is_staged
 from ...models.types import Array
-from ...models.work import Formats, Work, step_work, tiled_weights
+from ...models.work import step_work, tiled_weights
 from .collectives import collective_latency_s, collective_time_s
 from .constants import BOUND, Constants
 from .kernel_steps import TimedStep, attention_time, collective_time, experts_time, matmul_time, pointwise_time

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shardwise.hardware_specs.dtypes import parse_dtype
+from shardwise.models.formats import Formats
 from shardwise.models.forms import AXES, Form, parse_form
 from shardwise.models.lower import lower
 from shardwise.models.ops import visible_share
@@ -13,7 +14,7 @@ from shardwise.models.params import ffn_params, mixer_params
 from shardwise.models.program import Attention, Collective, Matmul, SendRecv, ShardedProgram, Tensor
 from shardwise.models.reshard import reshard
 from shardwise.models.sizes import Sizes, TokenGroup
-from shardwise.models.work import Formats, matmul_shapes, product_shapes, step_work, tiled_weights
+from shardwise.models.work import matmul_shapes, product_shapes, step_work, tiled_weights
 from shardwise.tests.strategies import (
     BF16,
     INT8,

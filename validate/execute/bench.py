@@ -19,9 +19,10 @@ from ...hardware_specs.documents import write_atomically
 from ...hardware_specs.measurement import Measurement, dump_measurements, read_measurements
 from ...kernels.bench import commit_now, device_name
 from ...models.description import Model
+from ...models.mixer_work import attention_shapes
 from ...models.program import Append, Attention, Collective, Matmul, Pointwise, Step
 from ...models.sizes import Sizes
-from ...models.work import attention_shapes, product_shapes, step_work
+from ...models.work import product_shapes, step_work
 from ...simulator.cost.kernel_forms import passes_of
 from .comm import MeshShape
 from .priced import formats_of, token_group

@@ -7,9 +7,10 @@ from ...hardware_specs.chip import Chip
 from ...hardware_specs.cluster import Mesh, Slice, meshes, parse_pool
 from ...hardware_specs.dtypes import DTYPES
 from ...hardware_specs.errors import SpecError
+from ...models.formats import Formats
 from ...models.program import Collective, Exchange, SendRecv
 from ...models.sizes import Sizes, TokenGroup
-from ...models.work import Formats, step_work
+from ...models.work import step_work
 from ...simulator.cost.calibrated import calibration_of
 from ...simulator.cost.handoff import state_moves
 from ...simulator.cost.machine import Machine, make_machine

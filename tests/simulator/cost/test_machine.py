@@ -6,7 +6,7 @@ from shardwise.hardware_specs.catalogue import get_chip
 from shardwise.hardware_specs.chip import Chip, Figure, Torus
 from shardwise.hardware_specs.cluster import Slice, meshes
 from shardwise.models.catalogue import get_model
-from shardwise.models.work import default_formats
+from shardwise.models.formats import default_formats
 from shardwise.simulator.cost.calibrated import calibration_of
 from shardwise.simulator.cost.machine import Speed, at_speed, make_machine, take
 from shardwise.simulator.cost.phases import PhaseSetting, price_phase

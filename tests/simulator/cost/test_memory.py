@@ -8,12 +8,12 @@ from shardwise.hardware_specs.catalogue import get_chip
 from shardwise.hardware_specs.dtypes import parse_dtype
 from shardwise.models.catalogue import get_model
 from shardwise.models.description import Model
+from shardwise.models.formats import Formats
 from shardwise.models.forms import AXES
 from shardwise.models.layouts import LAYOUTS, AttentionSharding
 from shardwise.models.lower import lower
 from shardwise.models.params import kv_bytes_per_token, n_params
 from shardwise.models.sizes import Sizes, TokenGroup
-from shardwise.models.work import Formats
 from shardwise.simulator.cost.constants import BOUND
 from shardwise.simulator.cost.memory import (
     DEFAULT_MEMORY_SHARE,
