@@ -39,6 +39,28 @@ def test_a_plan_is_run_small_and_found_true(plan) -> None:
     assert any("shrunk to 2x1x1" in note for note in found["notes"])
 
 
+@pytest.mark.parametrize(
+    "planned",
+    [
+        "estimate mixtral-8x7b --prefill dp/heads/exchange --decode dp/heads/exchange",
+        "estimate deepseek-v3.2 --weights fp8 --prefill ws-1d-sequence/heads/expert --decode ws-1d-allreduce/context/expert",
+        "estimate qwen3-next-80b-a3b --prefill ws-1d-allreduce/heads/tensor --decode ws-1d-allreduce/batch/tensor",
+        "estimate gemma-2-9b --prefill wg-x/heads --decode ws-2d/batch",
+        "estimate rwkv-4-7b --prefill ws-1d/heads --decode ws-1d/batch",
+    ],
+    ids=lambda text: text.split()[1],
+)
+def test_plans_of_every_family_are_run_small_and_found_true(planned, tmp_path) -> None:
+    plan = _written(tmp_path, f"{planned} --on h200-sxm:8 --tp 8 --input 64 --output 4 --batch 16")
+    made = _RUN.invoke(app, f"execute {plan} --ranks 4 --scale-model 64 --timed 0 --batch 8 --json".split())
+    assert made.exit_code == 0, made.output
+    found = json.loads(made.stdout)
+    assert found["tokens_equal"]
+    assert found["max_relative_error"] <= 1e-4
+    assert all(pair["priced"] == pair["counted"] for pair in found["bytes"].values())
+    assert ("experts in turn" in " ".join(found["notes"])) == ("exchange" in planned)
+
+
 def test_a_plan_is_traced_at_full_size(plan) -> None:
     made = _RUN.invoke(app, f"execute {plan} --trace".split())
     assert made.exit_code == 0, made.output
