@@ -182,7 +182,7 @@ class RunSpec:
         if kind:
             block = program.of(kind)
             counted["M"] = self._along(context_axes(block))
-            sizes = block_dims(model, block.block, float(self._size(self.phase(name).head_axes)))
+            sizes = block_dims(model, block.block, float(self._size(program.head_axes)))
             own = {dim: int(size) for dim, size in sizes.items() if size}
             lengths |= own | {"S": self.slots(name, kind) if slots is None else slots}
         n_statistics = 2 if model.norm == "layernorm" else 1
