@@ -165,7 +165,7 @@ def _stdout(words: list[str], place: Place) -> str:
         capture_output=True,
         text=True,
         check=False,
-        env=dict(os.environ) | {"PYTHONPATH": path},
+        env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"PYTHONPATH": path},
     )
     if done.returncode:
         raise PageError(f"{shlex.join(words)!r} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")

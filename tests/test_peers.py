@@ -1,6 +1,5 @@
 """Faults that other planners were found to have, each tried on this one."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -50,21 +49,12 @@ def test_the_search_of_a_pool_may_use_every_chip_and_does_where_that_pays() -> N
 )
 @pytest.mark.parametrize("bound", [False, True], ids=["fit", "bound"])
 def test_no_plan_is_above_what_the_hardware_can_do(model: str, on: str, bound: bool) -> None:
-    """Utilisation never above 1, and no energy is claimed: nothing here measures it."""
+    """Utilisation never above 1."""
     result = shardwise.plan(model, on, input_tokens=1024, output_tokens=32, bound=bound, weights="bf16,int8", top=10)
     for plan in (*result.plans, *result.frontier):
         for phase in (plan.prefill, plan.decode):
             assert 0 < phase.mfu <= 1
             assert 0 < phase.hfu <= 1
-    told = result.model_dump_json()
-    assert "_j" not in {key[-2:] for key in _keys(json.loads(told))}
-    assert "energy" not in told
-
-
-def _keys(told: object) -> set[str]:
-    if isinstance(told, dict):
-        return set(told) | {key for value in told.values() for key in _keys(value)}
-    return {key for value in told for key in _keys(value)} if isinstance(told, list) else set()
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])

@@ -123,7 +123,9 @@ def read_fit(text: str, origin: str) -> Fit:
 
 def dump_fit(fit: Fit) -> str:
     """A fit as the YAML that `read_fit` reads."""
-    return yaml.safe_dump(fit.model_dump(mode="json"), sort_keys=False, width=120, default_flow_style=None)
+    return yaml.safe_dump(
+        fit.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120, default_flow_style=None
+    )
 
 
 def calibration_of(chip: Chip, engine: str | None = None, *, bound: bool = False, experts: bool = False) -> Calibration:

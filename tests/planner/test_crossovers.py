@@ -83,7 +83,8 @@ def test_spread_experts_overtake_cut_ones_as_the_batch_grows(name: str) -> None:
     assert spread[shared[-1]] < cut[shared[-1]]
     quicker = [spread[n] < cut[n] for n in shared]
     assert quicker == sorted(quicker)  # once overtaken, for good
-    assert set(judged(name).values()) == {"holds"}
+    # what hosts save there outweighs uneven routing, see its `why`
+    assert {verdict for claim, verdict in judged(name).items() if claim != "mixtral-balance"} == {"holds"}
 
 
 def test_every_claim_belongs_to_a_crossover_that_judges_it() -> None:
