@@ -12,7 +12,7 @@ from ..hardware_specs.chip import Chip, Torus, capped_chip
 from ..hardware_specs.cluster import Slice
 from ..hardware_specs.errors import SpecError
 from ..models.catalogue import get_model
-from ..simulator.cost.engines import default_kv, engine_on, engine_running, get_engine, spreads_prompts
+from ..simulator.cost.engines import default_kv, engine_on, engine_running, get_engine
 from ..simulator.cost.machine import make_machine, take
 from ..simulator.cost.phases import price_phase
 from ..simulator.types import PhaseName
@@ -222,7 +222,7 @@ def _full_queue(request: PlanRequest) -> tuple[_Replicas, float]:
     shape = WorkloadShape(input_tokens=request.workload.input_tokens, output_tokens=request.workload.output_tokens)
 
     def answer(seconds: PhaseSeconds) -> Quantities:
-        if not spreads_prompts(get_engine(decode.engine), request.model):
+        if not get_engine(decode.engine).mixes:
             return full_queue(seconds, prefill_batch=prefill.batch, decode_batch=decode.batch)
         return full_engine(decode, prefill, request.model, shape, seconds.step_s / decode.step_s)
 

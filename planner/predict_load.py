@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..models.catalogue import get_model
 from ..models.description import Model
-from ..simulator.cost.engines import get_engine, spreads_prompts
+from ..simulator.cost.engines import get_engine
 from ..simulator.engine.deployment import Deployment, EngineOptions, Pool
 from ..simulator.engine.policies import get_scheduler
 from ..simulator.report import QUANTILES, Report
@@ -103,7 +103,7 @@ def full_engine(
         output_tokens=shape.output_tokens,
     )
     mixed_s = None
-    if spreads_prompts(get_engine(decode.engine), model):
+    if get_engine(decode.engine).mixes:
         mixed_s = phase_run(decode, model, shape).mixed_s(decode.batch, decode.n_microbatches) * scale
     return steady(seconds, n_sequences=decode.batch, mixed_s=mixed_s)
 

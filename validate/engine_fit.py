@@ -260,8 +260,7 @@ def _run(case: MeasuredCase, tp: int, pp: int, engine: str) -> _Run:
             workload=workload,
             pp=pp,
         )
-    mixes = spreads_prompts(get_engine(engine), model)
-    return _Run(chip=chip, machine=make_machine(chip, usable[:1]), settings=settings, mixes=mixes)
+    return _Run(chip=chip, machine=make_machine(chip, usable[:1]), settings=settings, mixes=get_engine(engine).mixes)
 
 
 def _answer(case: EngineCase, passes: Mapping[str, Vector], run: _Run) -> float:
@@ -285,7 +284,8 @@ def _steady(asked: MeasuredCase, passes: Mapping[str, Vector], run: _Run, place:
     """An engine that is kept full with a batch."""
     one = passes["prefill"][run.batches.index(1.0)]
     seconds = _seconds(asked, one, passes["decode"][place])
-    mixed_s = float(passes["mixed"][place]) if "mixed" in passes else None
+    spread = asked.load == "queue" or spreads_prompts(run.settings["decode"].model)
+    mixed_s = float(passes["mixed"][place]) if "mixed" in passes and spread else None
     return steady(seconds, n_sequences=int(run.batches[place]), mixed_s=mixed_s)
 
 

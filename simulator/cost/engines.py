@@ -173,13 +173,13 @@ def engine_on(chip: Chip, framework: str, version: str = "") -> str:
     return "vllm" if name == "vllm-v0" and not version and "fp4" in chip.dense_flop_per_s else name
 
 
-def spreads_prompts(profile: EngineProfile, model: Model) -> bool:
-    """Whether a full engine may be taken to read its prompts evenly, some in every pass that decodes.
+def spreads_prompts(model: Model) -> bool:
+    """Whether an engine that is not full may be taken to read its prompts evenly, some in every pass that decodes.
 
     An engine that mixes reads them a chunk at a time. That comes to the same where a token costs what it costs, but few tokens
-    already touch most experts: of those that do not decode, passes hold many tokens or none.
+    already touch most experts: passes of a few sequences hold many tokens of a prompt or none.
     """
-    return profile.mixes and not model.has_experts
+    return not model.has_experts
 
 
 # Engines that run models with experts by other code than dense ones, and were measured with both.
