@@ -55,6 +55,11 @@ class Layout:
         return tuple(axis for axis in self.residual.axes_of("B") if axis not in self.stored.axes)
 
     @property
+    def expert_axes(self) -> tuple[str, ...]:
+        """Axes that experts, or their d_ff, are cut over where they are stored."""
+        return (*self.stored.axes_of("F"), *self.data_axes)
+
+    @property
     def gathered_axes(self) -> tuple[str, ...]:
         """Axes the weights are gathered over for their einsum."""
         return tuple(axis for axis in AXES if axis in self.stored.axes and axis not in self.used.axes)

@@ -163,7 +163,7 @@ def _expert_shards(setting: PhaseSetting, mesh: Mesh) -> int:
         return 1
     layout = LAYOUTS[setting.layout]
     size = dict(zip("xyz", mesh.sizes, strict=True))
-    return math.prod(size[axis] for axis in (*layout.stored.axes_of("F"), *layout.data_axes))
+    return math.prod(size[axis] for axis in layout.expert_axes)
 
 
 def _step_sources(calibration: Calibration, priced: Repriced) -> dict[str, Source]:

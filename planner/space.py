@@ -272,7 +272,7 @@ def _ffn_misfit(model: Model, block: Block, cut: Cut, size: dict[str, int]) -> s
         return None
     if layout.used.axes_of("E") or model.block == "parallel":
         return "experts take whole tokens, and the layout cuts d_model for them"
-    shards = _product(size, (*layout.stored.axes_of("F"), *layout.data_axes))
+    shards = _product(size, layout.expert_axes)
     if cut.experts == "tensor":
         return "d_ff of the experts does not divide over the mesh" if ffn.d_ff % shards else None
     return "the experts do not divide over the mesh" if ffn.n_experts % shards else None

@@ -60,7 +60,7 @@ class Formats:
             return model.model_copy(update={"weights_dtype": self.native})
         converted = self.converted or self.native
         by_part = {part: self.native if part in self.kept else converted for part in _MODULES}
-        dense, has_experts = by_part[_main_part(model)], _has_experts(model)
+        dense, has_experts = by_part[_main_part(model)], model.has_experts
         experts = self.expert or by_part["expert"]
         return model.model_copy(
             update={
@@ -70,10 +70,6 @@ class Formats:
                 "embedding_dtype": None if self.native == dense else self.native,
             }
         )
-
-
-def _has_experts(model: Model) -> bool:
-    return any(isinstance(block.ffn, ExpertsFfn) for block in model.kinds.values())
 
 
 def _main_part(model: Model) -> str:

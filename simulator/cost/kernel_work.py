@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...hardware_specs.kernel_formats import COLLECTIVES, KERNEL_DTYPES
-from ...models.ops import OpWork, attention_flop, attention_work, grouped_matmul_work, matmul_work
+from ...models.ops import OpWork, attention_flop, attention_work, grouped_matmul_work, matmul_work, visible_keys
 
 Vector = NDArray[np.float64]
 Shape = Mapping[str, Vector]
@@ -31,10 +31,7 @@ def visible_pairs(new: Vector, past: Vector, window: Vector) -> Vector:
     >>> [float(visible_pairs(*np.array(case, float))) for case in ((4, 0, 0), (4, 10, 0), (4, 0, 2), (1, 99, 8))]
     [10.0, 50.0, 7.0, 8.0]
     """
-    window = np.where(window > 0.0, window, np.inf)
-    growing = np.clip(window - past, 0.0, new)
-    capped = np.where(new > growing, (new - growing) * np.where(np.isinf(window), 0.0, window), 0.0)
-    return growing * past + growing * (growing + 1.0) / 2.0 + capped
+    return np.asarray(new * visible_keys(new, past, window), float)
 
 
 def kernel_work(op: str, dtype: str, kv: str, shape: Shape) -> OpWork:
