@@ -8,10 +8,11 @@ pytest.importorskip("torch", reason="execution needs torch")
 
 from shardwise.hardware_specs.errors import SpecError
 from shardwise.models.description import Model
+from shardwise.tests.executing import check_runs
 from shardwise.validate.execute.comm import MeshShape
 from shardwise.validate.execute.priced import priced_bytes
 from shardwise.validate.execute.ranks import run_ranks
-from shardwise.validate.execute.run import TOLERANCE, compare, tolerance
+from shardwise.validate.execute.run import TOLERANCE, compare
 from shardwise.validate.execute.spec import PhaseSpec, RunSpec
 
 _HEADS = {"n_heads": 8, "d_head": 8}
@@ -164,20 +165,7 @@ def stacks() -> Iterator[tuple[str, RunSpec]]:
 
 @pytest.mark.parametrize("cases", [on_two, on_four, stacks, pytest.param(in_other_layouts, marks=pytest.mark.slow)])
 def test_what_is_run_equals_the_unsharded_model_and_sends_what_was_priced(cases) -> None:
-    named = dict(cases())
-    for spec in named.values():
-        spec.check_shards("prefill")
-        spec.check_shards("decode")
-    for (name, spec), reports in zip(named.items(), run_ranks(list(named.values()), limit_s=300), strict=True):
-        error, equal = compare(spec, reports)
-        assert error <= tolerance(spec), name
-        assert equal, name
-        for phase, by_axes in priced_bytes(spec).items():
-            counted: dict[str, int] = {}
-            for report in reports:
-                for axes, n_bytes in report.sent_bytes.get(phase, {}).items():
-                    counted[axes] = counted.get(axes, 0) + n_bytes
-            assert counted == by_axes, (name, phase)
+    check_runs(dict(cases()))
 
 
 def test_routers_send_other_rows_than_an_even_share() -> None:

@@ -6,11 +6,11 @@ import pytest
 pytest.importorskip("torch", reason="execution needs torch")
 
 from shardwise.models.layouts import ATTENTION_SHARDINGS
+from shardwise.tests.executing import check_runs
 from shardwise.tests.strategies import small_model
 from shardwise.validate.execute.comm import MeshShape
-from shardwise.validate.execute.priced import priced_bytes
 from shardwise.validate.execute.ranks import run_ranks
-from shardwise.validate.execute.run import TOLERANCE, compare, tolerance
+from shardwise.validate.execute.run import TOLERANCE, compare
 from shardwise.validate.execute.spec import PhaseSpec, RunSpec
 
 _2D = ("ws-2d", "wg-x", "wg-xy", "wg-xyz")
@@ -134,20 +134,7 @@ def _replicas() -> Iterator[tuple[str, RunSpec]]:
     ],
 )
 def test_what_is_run_equals_the_unsharded_model_and_sends_what_was_priced(cases) -> None:
-    named = dict(cases())
-    for spec in named.values():
-        spec.check_shards("prefill")
-        spec.check_shards("decode")
-    for (name, spec), reports in zip(named.items(), run_ranks(list(named.values()), limit_s=300), strict=True):
-        error, equal = compare(spec, reports)
-        assert error <= tolerance(spec), name
-        assert equal, name
-        for phase, by_axes in priced_bytes(spec).items():
-            counted: dict[str, int] = {}
-            for report in reports:
-                for axes, n_bytes in report.sent_bytes.get(phase, {}).items():
-                    counted[axes] = counted.get(axes, 0) + n_bytes
-            assert counted == by_axes, (name, phase)
+    check_runs(dict(cases()))
 
 
 def test_greedy_decoding_gives_the_tokens_of_the_unsharded_model_over_32_steps() -> None:
